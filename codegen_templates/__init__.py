@@ -1,0 +1,1 @@
+"""Jinja templates of the generated kernels; all decisions are in the plan they are given."""

@@ -1,0 +1,1 @@
+"""Execution: build, cache and launch of kernels, and the dense reference."""
