@@ -34,3 +34,10 @@ class BranchOnTracedValueError(TraceError, TypeError):
         "{location}: `{source}` needs the value of {expr}, which is known only inside the kernel. "
         "Use torch.where(condition, a, b) for a choice and & | ~ for and, or, not."
     )
+
+
+class BlockSizeError(AttncError, ValueError):
+    template = (
+        "BLOCK_SIZE {block}: a kernel works on tiles of at least 16 x 16 that divide the block. "
+        "Use a multiple of 16."
+    )

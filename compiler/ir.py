@@ -459,3 +459,26 @@ def slots_of(*exprs: Expr) -> tuple[int, ...]:
 def reads_score(expr: Expr) -> bool:
     """Whether ``expr`` depends on the score."""
     return any(isinstance(node, Score) for node in walk(expr))
+
+
+def canonical_text(*roots: Expr | None) -> str:
+    """One line per distinct node, operands by line number: equal texts mean equal expressions.
+
+    Linear in the number of nodes, however often they are shared; used in cache keys.
+    """
+    present = [root for root in roots if root is not None]
+    numbers: dict[Expr, int] = {}
+    lines = []
+    for node in walk(*present):
+        numbers[node] = len(numbers)
+        fields = (
+            f"#{numbers[part]}" if isinstance(part, Expr) else _field_text(part)
+            for part in node.parts()
+        )
+        lines.append(f"{type(node).__name__} {' '.join(fields)}")
+    ends = " ".join("-" if root is None else f"#{numbers[root]}" for root in roots)
+    return "\n".join([*lines, ends])
+
+
+def _field_text(part: Any) -> str:
+    return str(part.name) if isinstance(part, Enum) else repr(part)

@@ -1,0 +1,223 @@
+"""The one place of decisions: from what is static about a call to everything a kernel does.
+
+A ``Spec`` says what is asked, and is cheap: it is the key of the cache. A ``Plan`` says how it is
+done; making one may import sympy, so it is made on a cache miss only. Templates only follow it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnc.ir import (
+    FALSE,
+    TRUE,
+    DType,
+    Expr,
+    Level,
+    Score,
+    SlotType,
+    canonical_text,
+    reads_score,
+    slots_of,
+)
+from attnc.schedule import Schedule, schedule
+from attnc.target import Target
+from attnc.tiles import Tiles, tiles_for
+
+if TYPE_CHECKING:
+    from attnc.bounds import ClosedForm
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What is static about a forward call.
+
+    Attributes:
+        mask: Lifted boolean expression, or None where every key is visible.
+        score: Lifted expression in the dtype of accumulation, or None for the plain score.
+        slots: Storage of every captured tensor, by slot number.
+        params: Dtypes of the lifted constants, by number.
+        dtype: Storage dtype of q, k, v and out: a torch dtype's short name.
+        head_dim: Width of q and k.
+        value_dim: Width of v and out.
+        target: The machine.
+        from_table: Visit what a given block table lists (a BlockMask): the mask then holds in
+            PARTIAL tiles only. Without it the kernel visits what the mask implies.
+        block_multiple: Tile sizes must divide these (queries, keys); (0, 0) leaves them free.
+        wide_index: Offsets into some tensor need 64 bits.
+        short_queries: There are at most 16 queries, as in decoding.
+        wants_lse: The kernel stores the log-sum-exp of each row.
+        wants_max: The kernel stores the maximum of each row.
+    """
+
+    mask: Expr | None
+    score: Expr | None
+    slots: tuple[SlotType, ...]
+    params: tuple[DType, ...]
+    dtype: str
+    head_dim: int
+    value_dim: int
+    target: Target
+    from_table: bool = False
+    block_multiple: tuple[int, int] = (0, 0)
+    wide_index: bool = False
+    short_queries: bool = False
+    wants_lse: bool = False
+    wants_max: bool = False
+
+    @property
+    def float_dtype(self) -> DType:
+        """Dtype of scores and accumulators."""
+        return DType.FLOAT64 if self.dtype == "float64" else DType.FLOAT32
+
+    def digest(self, *environment: str) -> str:
+        """SHA-256 in hexadecimal; ``environment`` names what else the binary depends on."""
+        fields = (
+            canonical_text(self.mask, self.score),
+            repr(self.slots),
+            " ".join(dtype.value for dtype in self.params),
+            f"{self.dtype} {self.head_dim} {self.value_dim} {self.target!r}",
+            f"{self.from_table} {self.block_multiple} {self.wide_index} {self.short_queries}",
+            f"{self.wants_lse} {self.wants_max}",
+            *environment,
+        )
+        return hashlib.sha256("\0".join(fields).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a plan, with the fact that it rests on."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel computes what its spec asks.
+
+    Attributes:
+        spec: What is asked.
+        tiles: Tile sizes and, for GPUs, warps and pipeline stages.
+        mask: Schedule of the mask, or None where no tile needs it.
+        score: Schedule of the score_mod, or None where the score stays as it is.
+        closed_form: Loop bounds computed in registers; None where the kernel reads a table.
+        bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
+        slots: Numbers of the captured tensors that the kernel reads, ascending.
+        qk_is_live: The result depends on q and k at all.
+        decisions: Every decision with its reason, for people.
+    """
+
+    spec: Spec
+    tiles: Tiles
+    mask: Schedule | None
+    score: Schedule | None
+    closed_form: ClosedForm | None
+    bounds: tuple[tuple[str, Schedule], ...]
+    slots: tuple[int, ...]
+    qk_is_live: bool
+    decisions: tuple[Decision, ...]
+
+    @property
+    def uses_table(self) -> bool:
+        return self.closed_form is None
+
+    @property
+    def has_partial_tiles(self) -> bool:
+        """Whether any tile inside the lengths may need the mask."""
+        return self.mask is not None
+
+
+def make_plan(spec: Spec) -> Plan:
+    """Decides how to compute ``spec``."""
+    decisions: list[Decision] = []
+    tiles = tiles_for(spec.target, spec.dtype, spec.head_dim, spec.value_dim, spec.short_queries)
+    if spec.block_multiple != (0, 0):
+        tiles = tiles.dividing(*spec.block_multiple)
+    decisions.append(Decision(f"tiles {tiles.block_m} x {tiles.block_n}", tiles.reason))
+
+    mask = None if spec.mask is TRUE else spec.mask
+    score = None if isinstance(spec.score, Score) else spec.score
+    if spec.mask is not None and mask is None:
+        decisions.append(Decision("no mask is computed", "the mask is always true"))
+
+    closed_form = None
+    if spec.from_table:
+        decisions.append(Decision("tiles come from a table", "a block mask was given"))
+    else:
+        closed_form = _closed_form(mask, tiles, decisions)
+
+    qk_is_live = score is None or reads_score(score)
+    if not qk_is_live:
+        decisions.append(Decision("q @ k is not computed", "the score_mod never reads the score"))
+
+    mask_schedule = None if mask is None else schedule(mask, "m")
+    score_schedule = None if score is None else schedule(score, "s")
+    for name, part in (("mask", mask_schedule), ("score_mod", score_schedule)):
+        decisions.extend(_hoisting(name, part))
+    bounds = (
+        ()
+        if closed_form is None
+        else tuple(
+            (name, schedule(expr, f"{name}_")) for name, expr in closed_form.uniforms.items()
+        )
+    )
+    read = [e for e in (mask, score) if e is not None]
+    return Plan(
+        spec=spec,
+        tiles=tiles,
+        mask=mask_schedule,
+        score=score_schedule,
+        closed_form=closed_form,
+        bounds=bounds,
+        slots=slots_of(*read),
+        qk_is_live=qk_is_live,
+        decisions=tuple(decisions),
+    )
+
+
+def _closed_form(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> ClosedForm | None:
+    from attnc.bounds import solve
+
+    closed_form = solve(TRUE if mask is None else mask, tiles.block_m, tiles.block_n)
+    if closed_form is None:
+        decisions.append(
+            Decision(
+                "tiles come from a table, made anew for each call",
+                "the mask is no union of few intervals of kv_idx whose ends are monotone in q_idx",
+            )
+        )
+    elif mask is FALSE:
+        decisions.append(Decision("no tile is visited", "the mask is never true"))
+    else:
+        n_runs = len(closed_form.runs)
+        decisions.append(
+            Decision(
+                "loop bounds are computed in registers",
+                f"for a tile of queries the mask is a union of {n_runs} interval(s) of kv_idx",
+            )
+        )
+    return closed_form
+
+
+def _hoisting(name: str, part: Schedule | None) -> list[Decision]:
+    if part is None:
+        return []
+    counts = {level: len(part.at(level)) for level in Level}
+    outer = [
+        f"{counts[level]} {text}"
+        for level, text in (
+            (Level.UNIFORM, "once per tile of queries"),
+            (Level.ROW, "once per row"),
+            (Level.COLUMN, "once per column"),
+        )
+        if counts[level]
+    ]
+    if not outer:
+        return []
+    why = "they do not depend on both q_idx and kv_idx"
+    return [
+        Decision(f"values of the {name} computed outside the inner loop: {', '.join(outer)}", why)
+    ]

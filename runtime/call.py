@@ -1,0 +1,56 @@
+"""What a kernel is given at run time, and what every backend's kernel looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from attnc.run_table import RunTable
+
+
+@dataclass(frozen=True)
+class Call:
+    """The run-time arguments of one forward call.
+
+    Attributes:
+        q: (B, Hq, n_queries, head_dim), any strides.
+        k: (B or 1, Hkv, n_keys, head_dim), any strides.
+        v: (B or 1, Hkv, n_keys, value_dim), any strides.
+        out: (B, Hq, n_queries, value_dim), written.
+        lse: (B, Hq, n_queries) contiguous, in the dtype of accumulation; or None.
+        max_scores: The same, for the row maximum.
+        scale: Factor of q . k.
+        params: Values of the lifted constants, by number.
+        tensors: Captured tensors, by slot number.
+        table: The tiles to visit, for kernels that read a table; its blocks are the kernel's tiles.
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    out: torch.Tensor
+    lse: torch.Tensor | None
+    max_scores: torch.Tensor | None
+    scale: float
+    params: Sequence[int | float]
+    tensors: Sequence[torch.Tensor]
+    table: RunTable | None
+
+
+class CompiledKernel(Protocol):
+    """A kernel that is ready to run."""
+
+    @property
+    def block_m(self) -> int: ...
+
+    @property
+    def block_n(self) -> int: ...
+
+    @property
+    def uses_table(self) -> bool: ...
+
+    def run(self, call: Call) -> None:
+        """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
