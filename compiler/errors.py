@@ -41,3 +41,84 @@ class BlockSizeError(AttncError, ValueError):
         "BLOCK_SIZE {block}: a kernel works on tiles of at least 16 x 16 that divide the block. "
         "Use a multiple of 16."
     )
+
+
+class ModSignatureError(AttncError, TypeError):
+    template = (
+        "{name} takes {n_parameters} parameters without default. A mask_mod takes 4: "
+        "(b, h, q_idx, kv_idx); a score_mod takes 5: (score, b, h, q_idx, kv_idx). "
+        "Give further parameters a default, or bind them with functools.partial."
+    )
+
+
+class WrongModKindError(AttncError, TypeError):
+    template = "{name} is a {kind} ({n_parameters} parameters), but {role} must be a {wanted}."
+
+
+class KernelOperatorError(AttncError, TypeError):
+    template = (
+        "`{operator}` is not defined between {name} and {other}. Masks combine with `f & g`, "
+        "`f | g` and `~f`; scores with `s.then(t)` and `s.where(mask)`."
+    )
+
+
+class ShapeError(AttncError, ValueError):
+    template = "{problem}: q is {q}, k is {k}, v is {v}. {advice}"
+
+
+class InputDTypeError(AttncError, TypeError):
+    template = (
+        "q is {q}, k is {k}, v is {v}. All three must have one dtype of float32, bfloat16, "
+        "float16 and float64; convert with .to(q.dtype)."
+    )
+
+
+class DeviceError(AttncError, ValueError):
+    template = "{what} is on {device}, but q is on {expected}. Move it with .to(q.device)."
+
+
+class GradientNotSupportedError(AttncError, NotImplementedError):
+    template = (
+        "{what} requires grad, but attention has no backward yet. Run under torch.no_grad() or "
+        "pass {what}.detach()."
+    )
+
+
+class BackendError(AttncError, ValueError):
+    template = "backend {backend!r}: {problem}"
+
+
+class BlockMaskLengthError(AttncError, ValueError):
+    template = (
+        "block_mask was created for {mask_q} queries and {mask_kv} keys, but q has {n_queries} "
+        "and k has {n_keys}. Create it for these lengths, or pass the function itself as mask=."
+    )
+
+
+class BlockMaskShapeError(AttncError, ValueError):
+    template = (
+        "block_mask has {axis} {mask_size}, but q has {size}. Create it with {axis}={size}, "
+        "or with {axis}=None to share it."
+    )
+
+
+class KernelOptionError(AttncError, ValueError):
+    template = "unknown kernel option {name!r}. Known: {known}."
+
+
+class CacheWarning(UserWarning):
+    """The disk cache works, but not as configured."""
+
+
+class CacheDirectoryError(AttncError, OSError):
+    template = (
+        "{root} cannot hold compiled kernels: it {problem}, and code from it would be run. "
+        "{remedy}."
+    )
+
+
+class CacheNoExecError(AttncError, OSError):
+    template = (
+        "{root} is mounted noexec, so a compiled kernel cannot be loaded from it. Set "
+        "ATTNC_CACHE_DIR to a folder on another file system."
+    )
