@@ -122,3 +122,24 @@ class CacheNoExecError(AttncError, OSError):
         "{root} is mounted noexec, so a compiled kernel cannot be loaded from it. Set "
         "ATTNC_CACHE_DIR to a folder on another file system."
     )
+
+
+class AttentionDropoutError(AttncError, ValueError):
+    template = (
+        "{module} asks for attention dropout {dropout}, which attnc kernels do not have. "
+        "Call model.eval(), or set the dropout of attention to 0 in the model's config."
+    )
+
+
+class AttentionMaskTypeError(AttncError, TypeError):
+    template = (
+        "{module} was given an attention_mask of class {mask_type}. Pass a tensor of 2 (padding) "
+        "or 4 dimensions, or a function as mask_mod=...: model(input_ids, mask_mod=f)."
+    )
+
+
+class PagedCacheError(AttncError, NotImplementedError):
+    template = (
+        "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
+        "Use model.generate with the default cache."
+    )
