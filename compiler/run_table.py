@@ -1,0 +1,351 @@
+"""Run-length tables of tile classes: which tiles an attention kernel visits, and how.
+
+A row is one block of queries of one (batch, head); its runs are half-open intervals of key
+blocks of one kind. Everything is NumPy without a loop over rows or tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+class Kind(IntEnum):
+    """Class of a tile: no, some or all of its pairs (query, key) are visible."""
+
+    EMPTY = 0
+    PARTIAL = 1
+    FULL = 2
+
+
+@dataclass(frozen=True)
+class IndexLists:
+    """Block lists as in PyTorch's BlockMask, int32.
+
+    ``kv_num_blocks``: (n_batch, n_heads, n_q_blocks), number of PARTIAL tiles.
+    ``kv_indices``: (n_batch, n_heads, n_q_blocks, n_kv_blocks), their key blocks, ascending,
+    then zeros. ``full_*``: the same for FULL tiles.
+    """
+
+    kv_num_blocks: NDArray[np.int32]
+    kv_indices: NDArray[np.int32]
+    full_kv_num_blocks: NDArray[np.int32]
+    full_kv_indices: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class RunTable:
+    """Runs of key blocks for each block of queries.
+
+    Rows are in order (batch, head, q_block); runs ``offsets[row] .. offsets[row + 1]`` belong to
+    a row and are ascending, disjoint and never EMPTY. ``n_batch`` and ``n_heads`` are 1 where the
+    mask does not depend on them. Lengths and block sizes are in tokens.
+
+    ``offsets``: (n_rows + 1,), int64. ``starts``, ``stops``: (n_runs,), int32, in key blocks,
+    half open. ``kinds``: (n_runs,), int8, values of ``Kind``.
+    """
+
+    offsets: Ints
+    starts: NDArray[np.int32]
+    stops: NDArray[np.int32]
+    kinds: NDArray[np.int8]
+    n_batch: int
+    n_heads: int
+    n_queries: int
+    n_keys: int
+    block_m: int
+    block_n: int
+
+    @property
+    def n_q_blocks(self) -> int:
+        return -(-self.n_queries // self.block_m)
+
+    @property
+    def n_kv_blocks(self) -> int:
+        return -(-self.n_keys // self.block_n)
+
+    @property
+    def n_rows(self) -> int:
+        return self.n_batch * self.n_heads * self.n_q_blocks
+
+    @property
+    def n_tiles(self) -> int:
+        return self.n_rows * self.n_kv_blocks
+
+    @property
+    def n_partial(self) -> int:
+        return self._n_tiles_of(Kind.PARTIAL)
+
+    @property
+    def n_full(self) -> int:
+        return self._n_tiles_of(Kind.FULL)
+
+    @property
+    def n_empty(self) -> int:
+        return self.n_tiles - self.n_partial - self.n_full
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunTable):
+            return NotImplemented
+        return self._geometry() == other._geometry() and all(
+            np.array_equal(a, b) for a, b in zip(self._arrays(), other._arrays(), strict=True)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self._geometry(), *(a.tobytes() for a in self._arrays())))
+
+    @staticmethod
+    def from_runs(
+        rows: Ints,
+        starts: Ints,
+        stops: Ints,
+        kinds: NDArray[np.int8],
+        *,
+        n_batch: int,
+        n_heads: int,
+        n_queries: int,
+        n_keys: int,
+        block_m: int,
+        block_n: int,
+    ) -> RunTable:
+        """Table of disjoint runs in any order; neighbours of one kind become one run.
+
+        ``rows, starts, stops, kinds``: (n_runs,), row number, key blocks (half open), ``Kind``.
+        Empty runs and runs of kind EMPTY are dropped.
+        """
+        n_rows = n_batch * n_heads * -(-n_queries // block_m)
+        n_kv_blocks = -(-n_keys // block_n)
+        used = (kinds != Kind.EMPTY) & (starts < stops)
+        if not used.all():
+            rows, starts, stops, kinds = rows[used], starts[used], stops[used], kinds[used]
+        order = np.argsort(rows * (n_kv_blocks + 1) + starts)
+        rows, starts, stops, kinds = rows[order], starts[order], stops[order], kinds[order]
+        is_first = np.ones(len(rows), bool)
+        is_first[1:] = (rows[1:] != rows[:-1]) | (starts[1:] != stops[:-1])
+        is_first[1:] |= kinds[1:] != kinds[:-1]
+        first = np.flatnonzero(is_first)
+        last = np.append(first[1:], len(rows))[: len(first)] - 1
+        return RunTable(
+            offsets=_offsets(np.bincount(rows[first], minlength=n_rows)),
+            starts=starts[first].astype(np.int32),
+            stops=stops[last].astype(np.int32),
+            kinds=kinds[first].astype(np.int8),
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            block_m=block_m,
+            block_n=block_n,
+        )
+
+    @staticmethod
+    def from_dense(
+        dense: NDArray[np.int8], *, n_queries: int, n_keys: int, block_m: int, block_n: int
+    ) -> RunTable:
+        """Table of ``dense``: (n_batch, n_heads, n_q_blocks, n_kv_blocks), values of ``Kind``."""
+        n_batch, n_heads, n_q_blocks, n_kv_blocks = dense.shape
+        rows, columns = np.nonzero(dense.reshape(n_batch * n_heads * n_q_blocks, n_kv_blocks))
+        return RunTable.from_runs(
+            rows,
+            columns,
+            columns + 1,
+            dense[dense != Kind.EMPTY].astype(np.int8),
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            block_m=block_m,
+            block_n=block_n,
+        )
+
+    @staticmethod
+    def from_lists(
+        lists: IndexLists, *, n_queries: int, n_keys: int, block_m: int, block_n: int
+    ) -> RunTable:
+        """Table of PyTorch block lists; a tile in both lists counts as FULL."""
+        n_batch, n_heads, _ = lists.kv_num_blocks.shape
+        n_kv_blocks = -(-n_keys // block_n)
+        partial = _listed_tiles(lists.kv_num_blocks, lists.kv_indices, n_kv_blocks)
+        full = _listed_tiles(lists.full_kv_num_blocks, lists.full_kv_indices, n_kv_blocks)
+        tiles = np.concatenate([np.unique(full), np.setdiff1d(partial, full)])
+        kinds = np.full(len(tiles), Kind.PARTIAL, np.int8)
+        kinds[: len(np.unique(full))] = Kind.FULL
+        rows, columns = np.divmod(tiles, max(n_kv_blocks, 1))
+        return RunTable.from_runs(
+            rows,
+            columns,
+            columns + 1,
+            kinds,
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            block_m=block_m,
+            block_n=block_n,
+        )
+
+    def run_rows(self) -> Ints:
+        """Row number of each run: (n_runs,), int64."""
+        return np.repeat(np.arange(self.n_rows), np.diff(self.offsets))
+
+    def to_dense(self) -> NDArray[np.int8]:
+        """``Kind`` of every tile: (n_batch, n_heads, n_q_blocks, n_kv_blocks), int8."""
+        dense = np.zeros((self.n_rows, self.n_kv_blocks), np.int8)
+        run, columns = expanded(self.starts.astype(np.int64), self.stops.astype(np.int64))
+        dense[self.run_rows()[run], columns] = self.kinds[run]
+        return dense.reshape(self.n_batch, self.n_heads, self.n_q_blocks, self.n_kv_blocks)
+
+    def to_lists(self) -> IndexLists:
+        """The block lists of PyTorch's BlockMask; their size is that of the dense table."""
+        partial, full = self.split()
+        return IndexLists(*partial._to_list(), *full._to_list())
+
+    def split(self) -> tuple[RunTable, RunTable]:
+        """Two tables: only the PARTIAL runs, and only the FULL runs."""
+        return self._only(Kind.PARTIAL), self._only(Kind.FULL)
+
+    def refine(self, block_m: int, block_n: int) -> RunTable:
+        """The same classes on tiles that divide these: every small tile gets the kind of its tile.
+
+        Raises:
+            ValueError: The new block sizes do not divide the old ones.
+        """
+        if self.block_m % block_m or self.block_n % block_n:
+            raise ValueError(
+                f"tiles of {block_m}x{block_n} do not divide blocks of "
+                f"{self.block_m}x{self.block_n}; choose divisors"
+            )
+        n_q_blocks = -(-self.n_queries // block_m)
+        n_kv_blocks = -(-self.n_keys // block_n)
+        factor = self.block_n // block_n
+        coarse = np.arange(n_q_blocks) // (self.block_m // block_m)
+        groups = np.arange(self.n_batch * self.n_heads)[:, None] * self.n_q_blocks
+        rows = (groups + coarse).reshape(-1)
+        _, run = expanded(self.offsets[rows], self.offsets[rows + 1])
+        return RunTable(
+            offsets=_offsets(np.diff(self.offsets)[rows]),
+            starts=self.starts[run] * np.int32(factor),
+            stops=np.minimum(self.stops[run].astype(np.int64) * factor, n_kv_blocks).astype(
+                np.int32
+            ),
+            kinds=self.kinds[run],
+            n_batch=self.n_batch,
+            n_heads=self.n_heads,
+            n_queries=self.n_queries,
+            n_keys=self.n_keys,
+            block_m=block_m,
+            block_n=block_n,
+        )
+
+    def transpose(self) -> RunTable:
+        """Runs of query blocks for each key block: the table of the transposed mask.
+
+        Work and memory are proportional to the runs of both tables, not to the tiles: only where
+        a row differs from the row above it does a transposed run start or stop.
+        """
+        n_q_blocks, width = self.n_q_blocks, self.n_kv_blocks + 1
+        group, q_block = np.divmod(self.run_rows(), max(n_q_blocks, 1))
+        # Row `line` of a group has n_q_blocks + 1 lines: the last one ends all open runs.
+        line = group * (n_q_blocks + 1) + q_block
+        kinds = self.kinds.astype(np.int64)
+        starts, stops = line * width + self.starts, line * width + self.stops
+        # Per event: change of this row's kind, and of the kind of the row above.
+        positions = np.concatenate([starts, stops, starts + width, stops + width])
+        order = np.argsort(positions, kind="stable")
+        positions = positions[order]
+        nothing = np.zeros(2 * len(kinds), np.int64)
+        here = np.cumsum(np.concatenate([kinds, -kinds, nothing])[order])
+        above = np.cumsum(np.concatenate([nothing, kinds, -kinds])[order])
+        changed = np.flatnonzero(here[:-1] != above[:-1])
+        segment, position = expanded(positions[changed], positions[changed + 1])
+        lines, columns = np.divmod(position, width)
+        kind = here[changed][segment].astype(np.int8)
+        groups, blocks = np.divmod(lines, n_q_blocks + 1)
+        rows = groups * self.n_kv_blocks + columns
+        order = np.argsort(rows * (n_q_blocks + 1) + blocks)
+        rows, blocks, kind = rows[order], blocks[order], kind[order]
+        begins = np.flatnonzero(kind != Kind.EMPTY)
+        return RunTable(
+            offsets=_offsets(
+                np.bincount(rows[begins], minlength=self.n_batch * self.n_heads * self.n_kv_blocks)
+            ),
+            starts=blocks[begins].astype(np.int32),
+            # A change to EMPTY or to another kind always follows: it is where the run stops.
+            stops=blocks[begins + 1].astype(np.int32),
+            kinds=kind[begins],
+            n_batch=self.n_batch,
+            n_heads=self.n_heads,
+            n_queries=self.n_keys,
+            n_keys=self.n_queries,
+            block_m=self.block_n,
+            block_n=self.block_m,
+        )
+
+    def _only(self, kind: Kind) -> RunTable:
+        used = self.kinds == kind
+        return RunTable(
+            _offsets(np.bincount(self.run_rows()[used], minlength=self.n_rows)),
+            self.starts[used],
+            self.stops[used],
+            self.kinds[used],
+            *self._geometry(),
+        )
+
+    def _to_list(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        run, columns = expanded(self.starts.astype(np.int64), self.stops.astype(np.int64))
+        rows = self.run_rows()[run]
+        counts = np.bincount(rows, minlength=self.n_rows)
+        indices = np.zeros((self.n_rows, self.n_kv_blocks), np.int32)
+        indices[rows, np.arange(len(rows)) - _offsets(counts)[rows]] = columns
+        shape = (self.n_batch, self.n_heads, self.n_q_blocks)
+        return counts.astype(np.int32).reshape(shape), indices.reshape(*shape, self.n_kv_blocks)
+
+    def _n_tiles_of(self, kind: Kind) -> int:
+        used = self.kinds == kind
+        return int((self.stops[used] - self.starts[used]).sum(dtype=np.int64))
+
+    def _arrays(self) -> tuple[NDArray[np.generic], ...]:
+        return (self.offsets, self.starts, self.stops, self.kinds)
+
+    def _geometry(self) -> tuple[int, int, int, int, int, int]:
+        return (
+            self.n_batch,
+            self.n_heads,
+            self.n_queries,
+            self.n_keys,
+            self.block_m,
+            self.block_n,
+        )
+
+
+def expanded(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
+    """All integers of all intervals ``[start, stop)``, and the interval each came from.
+
+    Returns:
+        (interval number, integer), both (n_integers,), int64, in order of the intervals.
+    """
+    lengths = np.maximum(stops - starts, 0)
+    interval = np.repeat(np.arange(len(starts)), lengths)
+    begins = np.cumsum(lengths) - lengths
+    return interval, np.arange(len(interval)) + (starts - begins)[interval]
+
+
+def _offsets(counts: Ints) -> Ints:
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def _listed_tiles(
+    n_blocks: NDArray[np.int32], indices: NDArray[np.int32], n_kv_blocks: int
+) -> Ints:
+    """Tile numbers ``row * n_kv_blocks + kv_block`` that a pair of lists names."""
+    counts = n_blocks.reshape(-1).astype(np.int64)
+    row, place = expanded(np.zeros_like(counts), counts)
+    columns = indices.reshape(len(counts), indices.shape[-1])[row, place].astype(np.int64)
+    return row * n_kv_blocks + columns
