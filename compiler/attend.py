@@ -1,0 +1,181 @@
+"""``attention``: the whole library as one call."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from attnc.block_mask import BlockMask, as_fixed, as_function
+from attnc.errors import (
+    DeviceError,
+    GradientNotSupportedError,
+    InputDTypeError,
+    ShapeError,
+)
+from attnc.mods import Mod, require_kind
+from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    mask: Mod | BlockMask | None = None,
+    score: Mod | None = None,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    return_lse: bool = False,
+    backend: str | None = None,
+    strict: bool = False,
+) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    """softmax(score(scale * q @ k^T) where mask) @ v, by a kernel made for this mask and score.
+
+    Args:
+        q: (B, Hq, n_queries, head_dim), float32, bfloat16, float16 or float64, any strides.
+        k: (B or 1, Hkv, n_keys, head_dim), dtype and device of q.
+        v: (B or 1, Hkv, n_keys, value_dim), dtype and device of q.
+        mask: mask_mod ``(b, h, q_idx, kv_idx) -> bool``, or a BlockMask (ours or PyTorch's). A
+            function is read anew at each call; a BlockMask is a snapshot.
+        score: score_mod ``(score, b, h, q_idx, kv_idx) -> score``.
+        scale: Factor of q . k; 1 / sqrt(head_dim) if None.
+        enable_gqa: Hkv may divide Hq; query head h reads key head h // (Hq // Hkv).
+        return_lse: Also return the log-sum-exp of each row's scores.
+        backend: "cpu", "triton" or "reference"; by ATTNC_BACKEND or the device of q if None.
+        strict: Raise, instead of warning once, where only a slow path can run.
+
+    Returns:
+        out (B, Hq, n_queries, value_dim) in q's dtype; with ``return_lse`` also lse
+        (B, Hq, n_queries), natural logarithm, float32 (float64 for float64 inputs). A row that
+        sees no key has out 0 and lse -inf.
+
+    Raises:
+        AttncError: One subclass per mistake, with what to write instead.
+    """
+    outputs = attend(
+        q,
+        k,
+        v,
+        mask=mask,
+        score=score,
+        scale=scale,
+        enable_gqa=enable_gqa,
+        wants_lse=return_lse,
+        backend=backend,
+        strict=strict,
+    )
+    if not return_lse:
+        return outputs.out
+    assert outputs.lse is not None
+    return outputs.out, outputs.lse
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    mask: Any,
+    score: Mod | None,
+    scale: float | None,
+    enable_gqa: bool,
+    wants_lse: bool = False,
+    wants_max: bool = False,
+    backend: str | None = None,
+    strict: bool = False,
+) -> Outputs:
+    """As ``attention``, with every output that a kernel can give."""
+    if torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    _check_inputs(q, k, v, enable_gqa)
+    inputs = Inputs(
+        q=q,
+        k=k,
+        v=v,
+        mask=_resolved_mask(mask, q, k),
+        score=score,
+        scale=1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale),
+    )
+    if score is not None:
+        require_kind(score, "score_mod", "score")
+    _refuse_gradients(q, k, v)
+    chosen = choose_backend(q, backend)
+    if chosen == "reference":
+        return _reference(inputs, enable_gqa)
+    return run(inputs, chosen, wants_lse=wants_lse, wants_max=wants_max, strict=strict)
+
+
+def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:
+    if q.dtype is not k.dtype or q.dtype is not v.dtype or q.dtype not in _DTYPES:
+        raise InputDTypeError(q=q.dtype, k=k.dtype, v=v.dtype)
+    for name, tensor in (("k", k), ("v", v)):
+        if tensor.device != q.device:
+            raise DeviceError(what=name, device=tensor.device, expected=q.device)
+    problem = _shape_problem(q, k, v, enable_gqa)
+    if problem is not None:
+        what, advice = problem
+        raise ShapeError(
+            problem=what, q=tuple(q.shape), k=tuple(k.shape), v=tuple(v.shape), advice=advice
+        )
+
+
+def _shape_problem(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool
+) -> tuple[str, str] | None:
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        return "q, k and v need 4 dimensions", "They are (batch, heads, length, head_dim)."
+    if q.shape[3] != k.shape[3] or q.shape[3] == 0:
+        return "q and k differ in head_dim, or it is 0", "Their last dimensions must be equal."
+    if k.shape[:3] != v.shape[:3]:
+        return "k and v differ in batch, heads or length", "Only their last dimension may differ."
+    if k.shape[0] not in (q.shape[0], 1):
+        return "q and k differ in batch", "The batch of k and v must be that of q, or 1."
+    if q.shape[1] == k.shape[1]:
+        return None
+    if not enable_gqa:
+        return "q and k differ in heads", "Pass enable_gqa=True to share key heads among queries."
+    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
+        return "the heads of k do not divide those of q", "Hq must be a multiple of Hkv."
+    return None
+
+
+def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed | None:
+    if mask is None:
+        return None
+    fixed = as_fixed(mask, q, k)
+    if fixed is not None:
+        return fixed
+    require_kind(mask, "mask_mod", "mask")
+    return mask  # type: ignore[no-any-return]
+
+
+def _refuse_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    if not torch.is_grad_enabled():
+        return
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor.requires_grad:
+            raise GradientNotSupportedError(what=name)
+
+
+def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:
+    from attnc.runtime.reference import reference_attention
+
+    mask = inputs.mask
+    result = reference_attention(
+        inputs.q,
+        inputs.k,
+        inputs.v,
+        mask=as_function(mask, inputs.q.device) if isinstance(mask, Fixed) else mask,
+        score=inputs.score,
+        scale=inputs.scale,
+        enable_gqa=enable_gqa,
+    )
+    stat_dtype = torch.float64 if inputs.q.dtype is torch.float64 else torch.float32
+    return Outputs(
+        result.out.to(inputs.q.dtype), result.lse.to(stat_dtype), result.max_scores.to(stat_dtype)
+    )

@@ -1,0 +1,115 @@
+"""mask_mods and score_mods as plain functions: their kind, their names, their composition."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Literal
+
+from attnc.errors import ModSignatureError, WrongModKindError
+
+Mod = Callable[..., Any]
+Kind = Literal["mask_mod", "score_mod"]
+
+
+def mod_kind(mod: Mod) -> Kind:
+    """ "mask_mod" for 4 parameters without default, "score_mod" for 5.
+
+    Raises:
+        ModSignatureError: Any other number.
+    """
+    kind = getattr(mod, "kind", None)
+    if kind in ("mask_mod", "score_mod"):
+        return kind  # type: ignore[no-any-return]
+    n_parameters = _n_required(mod)
+    if n_parameters == 4:
+        return "mask_mod"
+    if n_parameters == 5:
+        return "score_mod"
+    raise ModSignatureError(name=mod_name(mod), n_parameters=n_parameters)
+
+
+def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
+    """Raises WrongModKindError unless ``mod`` is of the kind that ``role`` needs."""
+    kind = mod_kind(mod)
+    if kind != wanted:
+        raise WrongModKindError(
+            name=mod_name(mod),
+            kind=kind,
+            n_parameters=5 if kind == "score_mod" else 4,
+            role=role,
+            wanted=f"{wanted} ({4 if wanted == 'mask_mod' else 5} parameters)",
+        )
+
+
+def mod_name(mod: Mod) -> str:
+    """The function's own name, or its repr."""
+    name = getattr(mod, "__name__", None) or getattr(getattr(mod, "func", None), "__name__", None)
+    return str(name) if name else repr(mod)
+
+
+def _n_required(mod: Mod) -> int:
+    if type(mod) is FunctionType and not mod.__code__.co_kwonlyargcount:
+        # This is on the way of every call with a plain function; inspect takes ten times as long.
+        return mod.__code__.co_argcount - len(mod.__defaults__ or ())
+    try:
+        parameters = inspect.signature(mod).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        raise ModSignatureError(name=mod_name(mod), n_parameters="an unknown number of") from None
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def noop_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    """Every key is visible to every query."""
+    return q_idx.new_ones((), dtype=_bool_dtype())
+
+
+def _bool_dtype() -> Any:
+    import torch
+
+    return torch.bool
+
+
+def and_masks(*mask_mods: Mod) -> Mod:
+    """A mask_mod that holds where all of ``mask_mods`` hold (everywhere, for none)."""
+    _require_masks(mask_mods, "and_masks")
+    if not mask_mods:
+        return noop_mask
+
+    def and_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        result = mask_mods[0](b, h, q_idx, kv_idx)
+        for mask_mod in mask_mods[1:]:
+            result = result & mask_mod(b, h, q_idx, kv_idx)
+        return result
+
+    return and_mask
+
+
+def or_masks(*mask_mods: Mod) -> Mod:
+    """A mask_mod that holds where any of ``mask_mods`` holds (nowhere, for none)."""
+    _require_masks(mask_mods, "or_masks")
+
+    def or_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        if not mask_mods:
+            return q_idx.new_zeros((), dtype=_bool_dtype())
+        result = mask_mods[0](b, h, q_idx, kv_idx)
+        for mask_mod in mask_mods[1:]:
+            result = result | mask_mod(b, h, q_idx, kv_idx)
+        return result
+
+    return or_mask
+
+
+def _require_masks(mods: tuple[Mod, ...], role: str) -> None:
+    for mod in mods:
+        if not callable(mod):
+            raise WrongModKindError(
+                name=repr(mod),
+                kind=type(mod).__name__,
+                n_parameters="no",
+                role=f"an argument of {role}",
+                wanted="mask_mod (4 parameters)",
+            )
+        require_kind(mod, "mask_mod", f"an argument of {role}")

@@ -1,0 +1,312 @@
+"""From the arguments of a call to a kernel that runs: backend, front cache, tables, launch."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from attnc.errors import BackendError, DeviceError, GradientNotSupportedError
+from attnc.ir import DType, Expr, SlotType
+from attnc.lift import lift
+from attnc.mods import Mod
+from attnc.plan import Spec
+from attnc.run_table import RunTable
+from attnc.runtime.call import Call, CompiledKernel
+from attnc.simplify import simplify
+from attnc.target import INTERPRETER, CpuTarget, GpuTarget, Target
+from attnc.trace import SlotTable, trace_mask, trace_score
+
+Backend = Literal["cpu", "triton", "reference"]
+_BACKENDS = ("cpu", "triton", "reference")
+_SHORT_QUERIES = 16
+_MAX_FRONT_ENTRIES = 4096
+_MAX_TABLES_PER_MASK = 4
+_MAX_TABLE_MASKS = 256
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What a block mask says: its tiles, and what holds inside PARTIAL ones.
+
+    Without a table the tiles are those that the mask implies. ``expr`` replaces ``mod`` where the
+    block mask remembers a mask that reads no tensor.
+    """
+
+    table: RunTable | None
+    mod: Mod | None
+    expr: Expr | None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Checked arguments of ``attention``; see there for the shapes."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    mask: Mod | Fixed | None
+    score: Mod | None
+    scale: float
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """out (B, Hq, n_queries, value_dim); the others (B, Hq, n_queries), or None if not wanted."""
+
+    out: torch.Tensor
+    lse: torch.Tensor | None
+    max_scores: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """What the front cache remembers of a pair of traced expressions."""
+
+    kernel: CompiledKernel
+    params: tuple[int | float, ...]
+    mask: Expr | None  # simplified, constants in place: what tables are made from
+
+
+_front: OrderedDict[Any, _Entry] = OrderedDict()
+_tables: OrderedDict[Any, list[tuple[list[torch.Tensor], RunTable]]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
+
+
+def choose_backend(q: torch.Tensor, backend: str | None) -> Backend:
+    """The backend asked for by argument, by ATTNC_BACKEND, or by the device of ``q``.
+
+    Raises:
+        BackendError: No such backend, or it cannot run on q's device.
+    """
+    name = backend or os.environ.get("ATTNC_BACKEND") or ("triton" if q.is_cuda else "cpu")
+    if name not in _BACKENDS:
+        raise BackendError(backend=name, problem=f"use one of {', '.join(_BACKENDS)}.")
+    if name == "cpu" and q.device.type != "cpu":
+        raise BackendError(backend=name, problem=f"q is on {q.device}; it runs on CPU tensors.")
+    if name == "triton" and not q.is_cuda and not _interpreting():
+        raise BackendError(
+            backend=name,
+            problem=f"q is on {q.device}; it runs on GPU tensors, or on CPU tensors with the "
+            "environment variable TRITON_INTERPRET=1.",
+        )
+    return name  # type: ignore[return-value]
+
+
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
+
+
+def run(
+    inputs: Inputs, backend: Backend, *, wants_lse: bool, wants_max: bool, strict: bool
+) -> Outputs:
+    """Computes attention by a generated kernel, built or loaded if it is new."""
+    q, k, v = inputs.q, inputs.k, inputs.v
+    float_dtype = DType.FLOAT64 if q.dtype is torch.float64 else DType.FLOAT32
+    slots = SlotTable()
+    mask = _traced_mask(inputs.mask, slots)
+    score = None if inputs.score is None else trace_score(inputs.score, slots, float_dtype).expr
+    outputs = _empty_outputs(q, v, wants_lse, wants_max)
+    if outputs.out.numel() == 0 and not (wants_lse or wants_max):
+        return outputs
+    given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
+    _check_captured(slots.tensors, q)
+    target = _target(backend, q)
+    key = (
+        mask,
+        score,
+        tuple(slots.types),
+        q.dtype,
+        q.shape[3],
+        v.shape[3],
+        target,
+        None if given is None else (given.block_m, given.block_n),
+        _needs_wide_index(target, q, k, v, slots.tensors),
+        q.shape[2] <= _SHORT_QUERIES,
+        wants_lse,
+        wants_max,
+        strict,
+    )
+    entry = _front.get(key)
+    if entry is None:
+        entry = _make_entry(key, mask, score, slots.types)
+    table = None
+    if entry.kernel.uses_table:
+        table = _table_for(entry, given, slots.tensors, q, k)
+    entry.kernel.run(
+        Call(
+            q=q,
+            k=k,
+            v=v,
+            out=outputs.out,
+            lse=outputs.lse,
+            max_scores=outputs.max_scores,
+            scale=inputs.scale,
+            params=entry.params,
+            tensors=slots.tensors,
+            table=table,
+        )
+    )
+    return outputs
+
+
+def _check_captured(tensors: Sequence[torch.Tensor], q: torch.Tensor) -> None:
+    grad = torch.is_grad_enabled()
+    for number, tensor in enumerate(tensors):
+        what = f"captured tensor {number} of shape {tuple(tensor.shape)}"
+        if tensor.device != q.device:
+            raise DeviceError(what=what, device=tensor.device, expected=q.device)
+        if grad and tensor.requires_grad:
+            raise GradientNotSupportedError(what=what)
+
+
+def _traced_mask(mask: Mod | Fixed | None, slots: SlotTable) -> Expr | None:
+    if mask is None:
+        return None
+    if isinstance(mask, Fixed):
+        if mask.expr is not None:
+            return mask.expr
+        return None if mask.mod is None else trace_mask(mask.mod, slots).expr
+    return trace_mask(mask, slots).expr
+
+
+def _empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool) -> Outputs:
+    # The memory order of q is kept: a (B, S, H, D) model gets its output back without a copy.
+    same_width = v.shape[3] == q.shape[3]
+    out = torch.empty_like(q) if same_width else q.new_empty((*q.shape[:3], v.shape[3]))
+    stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32
+
+    def stat() -> torch.Tensor:
+        return torch.empty(q.shape[:3], dtype=stat_dtype, device=q.device)
+
+    return Outputs(out, stat() if lse else None, stat() if max_scores else None)
+
+
+def _target(backend: Backend, q: torch.Tensor) -> Target:
+    if backend == "cpu":
+        from attnc.runtime.isa import best_isa
+
+        return CpuTarget(best_isa())
+    if not q.is_cuda:
+        return INTERPRETER
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties(q.device).gcnArchName.split(":")[0]
+        return GpuTarget("hip", arch, 64)
+    major, minor = torch.cuda.get_device_capability(q.device)
+    return GpuTarget("cuda", 10 * major + minor, 32)
+
+
+def _needs_wide_index(target: Target, *tensors: Any) -> bool:
+    if isinstance(target, CpuTarget):
+        return False  # offsets are 64 bits wide there anyway
+    *qkv, captured = tensors
+    return any(_largest_offset(t) >= 2**31 for t in (*qkv, *captured))
+
+
+def _largest_offset(tensor: torch.Tensor) -> int:
+    return sum(
+        (size - 1) * abs(stride)
+        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
+        if size
+    )
+
+
+def _make_entry(
+    key: Any, mask: Expr | None, score: Expr | None, slots: Sequence[SlotType]
+) -> _Entry:
+    mask = None if mask is None else simplify(mask)
+    score = None if score is None else simplify(score)
+    lifted = lift((mask, score))
+    _, _, _, dtype, head_dim, value_dim, target, block, wide, short, lse, max_scores, strict = key
+    spec = Spec(
+        mask=lifted.exprs[0],
+        score=lifted.exprs[1],
+        slots=tuple(slots),
+        params=lifted.dtypes,
+        dtype=str(dtype).removeprefix("torch."),
+        head_dim=head_dim,
+        value_dim=value_dim,
+        target=target,
+        from_table=block is not None,
+        block_multiple=block or (0, 0),
+        wide_index=wide,
+        short_queries=short,
+        wants_lse=lse,
+        wants_max=max_scores,
+    )
+    entry = _Entry(load_kernel(spec, strict=strict), lifted.values, mask)
+    with _lock:
+        _front[key] = entry
+        while len(_front) > _MAX_FRONT_ENTRIES:
+            _front.popitem(last=False)
+    return entry
+
+
+def load_kernel(spec: Spec, *, strict: bool = False) -> CompiledKernel:
+    """The kernel of ``spec`` for its target, from memory, from disk, or built."""
+    if isinstance(spec.target, CpuTarget):
+        from attnc.runtime.cpu import load_cpu_kernel
+
+        return load_cpu_kernel(spec, strict=strict)
+    from attnc.runtime.triton import load_triton_kernel
+
+    return load_triton_kernel(spec)
+
+
+def _table_for(
+    entry: _Entry,
+    given: RunTable | None,
+    tensors: Sequence[torch.Tensor],
+    q: torch.Tensor,
+    k: torch.Tensor,
+) -> RunTable:
+    block_m, block_n = entry.kernel.block_m, entry.kernel.block_n
+    if given is not None:
+        return given.refine(block_m, block_n)
+    assert entry.mask is not None, "a kernel without a mask has loop bounds in closed form"
+    lengths = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+    key = (entry.mask, lengths, block_m, block_n)
+    known = _tables.get(key, [])
+    for contents, table in known:
+        if _same_contents(contents, tensors):
+            return table
+    from attnc.blocks import classify
+
+    table = classify(
+        entry.mask,
+        tensors,
+        n_batch=lengths[0],
+        n_heads=lengths[1],
+        n_queries=lengths[2],
+        n_keys=lengths[3],
+        block_m=block_m,
+        block_n=block_n,
+    ).table
+    contents = [tensor.detach().clone() for tensor in tensors]
+    with _lock:
+        _tables[key] = [(contents, table), *known][:_MAX_TABLES_PER_MASK]
+        _tables.move_to_end(key)
+        while len(_tables) > _MAX_TABLE_MASKS:
+            _tables.popitem(last=False)
+    return table
+
+
+def _same_contents(contents: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether a table made from ``contents`` holds for ``tensors``; NaN differs from itself."""
+    return len(contents) == len(tensors) and all(
+        a.dtype is b.dtype and a.shape == b.shape and a.device == b.device and torch.equal(a, b)
+        for a, b in zip(contents, tensors, strict=True)
+    )
