@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from attnc.analysis import Analysis, analyze
     from attnc.attend import attention
     from attnc.block_mask import BlockMask, create_block_mask, create_mask
+    from attnc.decorator import Kernel, kernel
     from attnc.errors import AttncError
     from attnc.flex import AuxOutput, AuxRequest, flex_attention
-    from attnc.decorator import Kernel, kernel
     from attnc.mods import and_masks, noop_mask, or_masks
 
 __version__ = "0.1.0"

@@ -132,10 +132,6 @@ class Kernel:
         names = [mod_name(self.fn)] if other is None else [mod_name(self.fn), _shown(other)]
         raise KernelOperatorError(operator=operator, name=names[0], other=names[-1])
 
-    def __bool__(self) -> bool:
-        # `f and g`, `not f` would silently drop a mask.
-        self._refuse("and / or / not", None)
-
     @property
     def ir(self) -> str:
         """The simplified intermediate representation, as text."""
