@@ -9,6 +9,7 @@ wider type. The kernels do the same. Where PyTorch raises or leaves the result o
 - A shift by a negative count or by at least the number of bits gives 0, ``>>`` of a negative
   value gives -1.
 - ``x ** n`` of integers with negative ``n`` is ``1 / x**-n`` rounded towards zero, and 0 for x = 0.
+- ``x ** 2.0`` is ``x * x``, rounded once.
 - A float becomes an integer towards zero, saturating; NaN becomes 0. int64 to int32 wraps.
 - ``Reduce`` starts with 0 (SUM) or the least or greatest value of the dtype (MAX, MIN) and takes
   the elements in order.
@@ -196,6 +197,8 @@ class _Evaluator:
                 return _UNARY[op](values[x])
             case Binary((BinaryOp.FLOORDIV | BinaryOp.MOD) as op, lhs, rhs) if lhs.dtype.is_int:
                 return _integer_division(op, values[lhs], values[rhs], rhs)
+            case Binary(BinaryOp.POW, lhs, rhs) if lhs.dtype.is_float:
+                return _float_power(values[lhs], values[rhs], rhs)
             case Binary(op, lhs, rhs):
                 return _BINARY[op](values[lhs], values[rhs])
             case Compare(op, lhs, rhs):
@@ -283,6 +286,14 @@ def _integer_division(
     if op is BinaryOp.MOD:
         return torch.where(is_special, 0, result)
     return torch.where(is_special, lhs * rhs, result)  # lhs * 0 = 0, lhs * -1 = -lhs
+
+
+def _float_power(base: torch.Tensor, power: torch.Tensor, exponent: Expr) -> torch.Tensor:
+    match exponent:
+        case Const(value):
+            return base * base if value == 2 else torch.pow(base, power)
+        case _:
+            return torch.where(power == 2, base * base, torch.pow(base, power))
 
 
 def _converted(x: torch.Tensor, to: DType) -> torch.Tensor:

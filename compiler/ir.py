@@ -129,12 +129,21 @@ class _Interned(type):
         key = (cls, repr(args[0]), args[1]) if cls is Const else (cls, args)
         node = _nodes.get(key)
         if node is None:
-            node = _nodes.setdefault(key, cast(Any, super()).__call__(*args))
+            made = cast(Any, super()).__call__(*args)
+            object.__setattr__(made, "_dtype", made.dtype)
+            node = _nodes.setdefault(key, made)
         return cast(_T, node)
 
 
+class _Typed:
+    """Holds the dtype once known, so that asking for it does not descend to the leaves."""
+
+    __slots__ = ("_dtype",)
+    _dtype: DType
+
+
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
-class Expr(metaclass=_Interned):
+class Expr(_Typed, metaclass=_Interned):
     """A scalar value; see the subclasses."""
 
     @property
@@ -266,7 +275,7 @@ class Unary(Expr):
 
     @property
     def dtype(self) -> DType:
-        return DType.BOOL if self.op is UnaryOp.ISNAN else self.x.dtype
+        return DType.BOOL if self.op is UnaryOp.ISNAN else self.x._dtype
 
     def parts(self) -> tuple[Any, ...]:
         return (self.op, self.x)
@@ -285,7 +294,7 @@ class Binary(Expr):
 
     @property
     def dtype(self) -> DType:
-        return self.lhs.dtype
+        return self.lhs._dtype
 
     def parts(self) -> tuple[Any, ...]:
         return (self.op, self.lhs, self.rhs)
@@ -323,7 +332,7 @@ class Select(Expr):
 
     @property
     def dtype(self) -> DType:
-        return self.if_true.dtype
+        return self.if_true._dtype
 
     def parts(self) -> tuple[Any, ...]:
         return (self.cond, self.if_true, self.if_false)
@@ -386,7 +395,7 @@ class Reduce(Expr):
 
     @property
     def dtype(self) -> DType:
-        return self.body.dtype
+        return self.body._dtype
 
     def parts(self) -> tuple[Any, ...]:
         return (self.op, self.number, self.extent, self.body)
