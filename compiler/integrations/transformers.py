@@ -19,7 +19,7 @@ from transformers.masking_utils import (
     prepare_padding_mask,
 )
 
-from attnc.attention import attend
+from attnc.attend import attend
 from attnc.errors import AttentionDropoutError, AttentionMaskTypeError, PagedCacheError
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]
