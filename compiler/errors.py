@@ -224,3 +224,7 @@ class KernelCallError(AttncError, TypeError):
         "{name}({given}): call it with three tensors of 4 dimensions, {name}(q, k, v), to run it, "
         "or with ({own}) as a function."
     )
+
+
+class ExpressionSyntaxError(AttncError, ValueError):
+    template = "`{text}` is not an expression in attnc's text form: {problem}."

@@ -1,0 +1,337 @@
+"""From a Python function to an expression: the function is run once on symbols.
+
+No source is needed. ``_Mode`` sees every torch function that the mod calls: those that meet a
+symbol get their meaning from the tables in ``trace_ops``, ``trace_activations`` and
+``trace_special``; those of captured tensors alone just run, and their results are captured.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.overrides import TorchFunctionMode
+
+from attnc import trace_activations  # noqa: F401  (fills the table of functions)
+from attnc.errors import AttncError, InPlaceOperationError, ModReturnError, ModSignatureError
+from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
+from attnc.printer import format_expr
+from attnc.symbols import (
+    BOOL,
+    FLOAT32,
+    INT32,
+    Context,
+    Row,
+    SlotTable,
+    Symbol,
+    TracedValue,
+    load_dtype,
+    refuse,
+)
+from attnc.trace_location import Location, call_mod, user_location
+from attnc.trace_ops import ELEMENTWISE
+from attnc.trace_promote import as_symbol, cast, convert, not_a_scalar
+from attnc.trace_rows import gather, lift, row_of
+from attnc.trace_special import SPECIAL, supported_names
+
+__all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
+
+_NO_LOCATIONS: Mapping[Expr, Location] = MappingProxyType({})
+_ANY_KWARGS: Mapping[str, Any] = {}
+#: Operators that write into their left side, under the names torch reports.
+_WRITING_OPERATORS = frozenset(
+    {"__setitem__", "__set__"}
+    | {f"__i{op}__" for op in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()}
+)
+#: Functions that end in an underscore and leave the elements alone.
+_NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
+#: Functions of tensors whose result shares no memory with them.
+_COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a mod computes, and the line that first made each node where that was asked for."""
+
+    expr: Expr
+    locations: Mapping[Expr, Location]
+
+
+def trace_mask(fn: Callable[..., Any], slots: SlotTable, *, with_locations: bool = False) -> Traced:
+    """The bool expression that ``fn(b, h, q_idx, kv_idx)`` computes.
+
+    Floats that no tensor gives a width are float32. Captured tensors are added to ``slots``.
+
+    Raises:
+        TraceError: ``fn`` does something a kernel cannot do; the subclass tells what.
+        UnsupportedDTypeError: a captured tensor cannot be read by kernels.
+        Exception: whatever ``fn`` itself raises.
+    """
+    context = _Tracer(slots, FLOAT32)
+    result, locations = _run(context, fn, "mask_mod", (), with_locations)
+    if isinstance(result, (bool, np.bool_)):
+        return Traced(Const(bool(result), BOOL), locations)
+    if isinstance(result, Symbol) and result.kind is BOOL:
+        return Traced(result.expr, locations)
+    if isinstance(result, Symbol):
+        text = format_expr(result.expr, max_length=100)
+        raise _bad_return(
+            fn,
+            "mask_mod",
+            f"the {result.kind.value} value `{text}`",
+            "Compare it, as in `... != 0`; a score_mod is passed as such.",
+        )
+    raise _bad_return(fn, "mask_mod", _kind_of(result), _hint(result))
+
+
+def trace_score(
+    fn: Callable[..., Any],
+    slots: SlotTable,
+    float_dtype: DType = FLOAT32,
+    *,
+    with_locations: bool = False,
+) -> Traced:
+    """The expression that ``fn(score, b, h, q_idx, kv_idx)`` computes, as ``float_dtype``.
+
+    Raises:
+        TraceError: as for ``trace_mask``.
+    """
+    context = _Tracer(slots, float_dtype)
+    score = context.symbol(context, Score(float_dtype), float_dtype)
+    result, locations = _run(context, fn, "score_mod", (score,), with_locations)
+    if isinstance(result, (bool, int, float, Symbol)):
+        return Traced(convert(context, result, float_dtype), locations)
+    raise _bad_return(fn, "score_mod", _kind_of(result), _hint(result))
+
+
+def _run(
+    context: _Tracer,
+    fn: Callable[..., Any],
+    kind: str,
+    first: tuple[Symbol, ...],
+    with_locations: bool,
+) -> tuple[Any, Mapping[Expr, Location]]:
+    """What ``fn`` returns on symbols, tensors of it as symbols or rows."""
+    locations = _NO_LOCATIONS
+    if with_locations:
+        locations = recorded = {}
+        context.symbol = _recording_symbol(recorded)
+    symbol = context.symbol
+    args = (
+        *first,
+        symbol(context, B_IDX, INT32),
+        symbol(context, H_IDX, INT32),
+        symbol(context, Q_IDX, INT32),
+        symbol(context, KV_IDX, INT32),
+    )
+    try:
+        with _Mode(context):
+            result = call_mod(fn, args)
+    except TypeError as error:
+        raise _signature_error(fn, kind, args, error) from error
+    return (result if type(result) is Symbol else context.value(result)), locations
+
+
+def _recording_symbol(locations: dict[Expr, Location]) -> Callable[[Context, Expr, DType], Symbol]:
+    def symbol(context: Context, expr: Expr, kind: DType) -> Symbol:
+        if not isinstance(expr, Leaf) and expr not in locations:
+            location = user_location()
+            stack = [expr]
+            while stack:
+                node = stack.pop()
+                if isinstance(node, Leaf) or node in locations:
+                    continue
+                locations[node] = location
+                stack.extend(node.children)
+        return Symbol(context, expr, kind)
+
+    return symbol
+
+
+def _name(fn: Any) -> str:
+    return getattr(fn, "__qualname__", None) or f"a {type(fn).__name__}"
+
+
+def _signature_error(
+    fn: Any, kind: str, args: tuple[Any, ...], error: TypeError
+) -> TypeError:
+    """An error about the parameters of ``fn``, or ``error`` if they fit."""
+    first = "score, " if kind == "score_mod" else ""
+    call = f"({first}b, h, q_idx, kv_idx)"
+    if not callable(fn):
+        reason = "it is not a function"
+    else:
+        try:
+            inspect.signature(fn).bind(*args)
+        except TypeError as mismatch:
+            reason = str(mismatch)
+        except ValueError:
+            return error  # a builtin that does not tell its parameters
+        else:
+            return error
+    return ModSignatureError(name=_name(fn), kind=kind, call=call, reason=reason)
+
+
+def _bad_return(fn: Any, kind: str, got: str, instead: str) -> ModReturnError:
+    wanted = "a bool" if kind == "mask_mod" else "a number"
+    return ModReturnError(name=_name(fn), kind=kind, got=got, wanted=wanted, instead=instead)
+
+
+def _kind_of(result: Any) -> str:
+    match result:
+        case None:
+            return "None"
+        case Row():
+            return f"a tensor of shape {result.sizes}"
+        case bool() | int() | float():
+            return f"the {type(result).__name__} {result}"
+        case _:
+            return f"a {type(result).__name__}"
+
+
+def _hint(result: Any) -> str:
+    match result:
+        case None:
+            return "Add the missing `return`."
+        case Row():
+            return (
+                "Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), .max() or torch.dot."
+            )
+        case bool() | int() | float():
+            return "Compare it, as in `... != 0`."
+        case _:
+            return "Return one value."
+
+
+class _Tracer(Context):
+    """Gives torch functions their meaning on symbols; remembers tensors that the mod made."""
+
+    __slots__ = ("made",)
+
+    def __init__(self, slots: SlotTable, float_dtype: DType) -> None:
+        super().__init__(slots, float_dtype)
+        self.made: dict[int, torch.Tensor] = {}
+
+    def knows(self, name: str) -> bool:
+        return name in ELEMENTWISE or name in SPECIAL
+
+    def value(self, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            if value.ndim == 0:
+                return value.item()
+            raise refuse(
+                f"a NumPy array of shape {value.shape}", "Convert it with torch.from_numpy(array)."
+            )
+        return value
+
+    def _tensor(self, tensor: torch.Tensor) -> Symbol | Row:
+        if tensor.dim() > 0:
+            return row_of(self, tensor)
+        # A constant that the mod made itself is a constant of the kernel, not a captured tensor.
+        if id(tensor) in self.made and tensor.device.type == "cpu" and not tensor.requires_grad:
+            return cast(self, tensor.item(), load_dtype(tensor.dtype))
+        return gather(self, tensor, ())
+
+    def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if name in _WRITING_OPERATORS or _writes(name) or kwargs.get("out") is not None:
+            raise _in_place(name)
+        try:
+            if (special := SPECIAL.get(name)) is not None:
+                return special(self, *args, **kwargs)
+            if (function := ELEMENTWISE.get(name)) is not None:
+                values = tuple(self.value(arg) for arg in args)
+                return lift(self, function, values, {k: self.value(v) for k, v in kwargs.items()})
+        except TypeError as error:
+            if isinstance(error, AttncError):
+                raise
+            raise refuse(f"{_spelling(name)} with arguments that it does not take", "") from error
+        raise refuse(_spelling(name), _alternatives(name))
+
+
+def _spelling(name: str) -> str:
+    return f"torch.{name}" if hasattr(torch, name) else f"Tensor.{name}"
+
+
+def _alternatives(name: str) -> str:
+    names = supported_names()
+    close = difflib.get_close_matches(name.strip("_"), names, n=3)
+    if not close:
+        return "Write it with arithmetic, comparisons, torch.where and the functions of torch."
+    return f"Close to it and supported: {', '.join(names[n] for n in close)}."
+
+
+def _writes(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__") and name not in _NOT_WRITING
+
+
+def _in_place(operation: str) -> InPlaceOperationError:
+    location = user_location()
+    return InPlaceOperationError(
+        location=location, source=location.source, operation=operation
+    )
+
+
+class _Mode(TorchFunctionMode):
+    """Sends torch functions that meet symbols to the tracer, runs the others."""
+
+    def __init__(self, context: _Tracer) -> None:
+        super().__init__()
+        self.context = context
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.Tensor.__getitem__ and (element := self._element(*args)) is not None:
+            return element
+        kwargs = kwargs or {}
+        name = func.__name__
+        if _meets_symbol(args) or (kwargs and _meets_symbol(kwargs.values())):
+            return self.context.call(
+                "Tensor.where" if func is torch.Tensor.where else name, args, kwargs
+            )
+        made = self.context.made
+        if name in _WRITING_OPERATORS or _writes(name) or "out" in kwargs:
+            target = kwargs.get("out", args[0] if args else None)
+            if isinstance(target, torch.Tensor) and id(target) not in made:
+                raise _in_place(name)
+        result = func(*args, **kwargs)
+        if isinstance(result, torch.Tensor) and (
+            name in _COPYING or not any(isinstance(arg, torch.Tensor) for arg in args)
+        ):
+            made[id(result)] = result
+        return result
+
+    def _element(self, tensor: torch.Tensor, key: Any) -> Symbol | None:
+        """``tensor[key]`` if the key is one integer symbol per dimension; the common case."""
+        positions = key if type(key) is tuple else (key,)
+        for position in positions:
+            if type(position) is not Symbol or not position.kind.is_int:
+                return None
+        if not isinstance(tensor, torch.Tensor) or tensor.dim() != len(positions):
+            return None
+        return gather(self.context, tensor, positions)
+
+
+def _meets_symbol(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, TracedValue):
+            return True
+        if isinstance(value, (tuple, list)) and _meets_symbol(value):
+            return True
+        if isinstance(value, slice) and _meets_symbol((value.start, value.stop, value.step)):
+            return True
+    return False

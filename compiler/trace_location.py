@@ -1,0 +1,58 @@
+"""Where in the user's code an operation was written."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+_INTERNAL = tuple(f"{Path(module).parent}{os.sep}" for module in (__file__, torch.__file__))
+_UNKNOWN_SOURCE = "source not available"
+
+
+@dataclass(frozen=True)
+class Location:
+    """A line of the user's code; ``source`` is that line without indentation."""
+
+    file: str
+    line: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+def call_mod(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    """``fn(*args)``; the frame of this call is where the search for the user's line ends."""
+    return fn(*args)
+
+
+def user_location() -> Location:
+    """The innermost line of user code inside the running mod.
+
+    Code of attnc and torch counts as user code only where there is no other, as for mods that
+    are themselves defined there. Source is looked up, not required: functions made by exec or
+    typed into a REPL have none.
+    """
+    outermost: FrameType | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not call_mod.__code__:
+        if not frame.f_code.co_filename.startswith(_INTERNAL):
+            return _location(frame)
+        outermost, frame = frame, frame.f_back
+    if outermost is None or outermost.f_globals.get("__name__", "").startswith("attnc.trace"):
+        return Location("<builtin>", 0, _UNKNOWN_SOURCE)
+    return _location(outermost)
+
+
+def _location(frame: FrameType) -> Location:
+    file, line = frame.f_code.co_filename, frame.f_lineno
+    source = linecache.getline(file, line, frame.f_globals).strip()
+    return Location(file, line, source or _UNKNOWN_SOURCE)
