@@ -1,0 +1,172 @@
+"""The public call: shapes, dtypes, devices of thought, and what it refuses."""
+
+import pytest
+import torch
+
+from attnc import attention, create_block_mask
+from attnc.errors import (
+    BackendError,
+    GradientNotSupportedError,
+    InputDTypeError,
+    ShapeError,
+)
+from attnc.runtime.reference import reference_attention
+
+
+def causal(b, h, q_idx, kv_idx):
+    return q_idx >= kv_idx
+
+
+def tensors(*shapes, dtype=torch.float32):
+    torch.manual_seed(2)
+    return [torch.randn(shape, dtype=dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 129])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_lengths_and_dtypes(length, dtype) -> None:
+    """Output in q's dtype, statistics in that of accumulation."""
+    q, k, v = tensors((2, 3, length, 16), (2, 3, 65, 16), (2, 3, 65, 8), dtype=dtype)
+
+    out, lse = attention(q, k, v, mask=causal, return_lse=True)
+
+    expected = reference_attention(q, k, v, mask=causal)
+    assert out.dtype is dtype
+    assert lse.dtype is (torch.float64 if dtype is torch.float64 else torch.float32)
+    tolerance = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 2e-2)
+    torch.testing.assert_close(out.double(), expected.out, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(lse.double(), expected.lse, atol=tolerance, rtol=tolerance)
+
+
+def test_no_keys_at_all() -> None:
+    """Rows without a key give 0 and -inf."""
+    q, k, v = tensors((1, 2, 5, 16), (1, 2, 0, 16), (1, 2, 0, 4))
+    out, lse = attention(q, k, v, return_lse=True)
+    assert out.shape == (1, 2, 5, 4)
+    assert not out.any()
+    assert torch.equal(lse, torch.full((1, 2, 5), -torch.inf))
+
+
+def test_one_batch_of_keys_serves_all() -> None:
+    """Bkv = 1 and shared heads, with the memory order of a (B, S, H, D) model."""
+    q = tensors((3, 40, 6, 16))[0].transpose(1, 2)
+    k, v = tensors((1, 50, 2, 16), (1, 50, 2, 16))
+    k, v = k.transpose(1, 2), v.transpose(1, 2)
+
+    out = attention(q, k, v, enable_gqa=True)
+
+    expected = reference_attention(q, k, v, enable_gqa=True).out
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+    assert out.stride() == q.stride()
+
+
+def test_a_changed_closure_is_seen() -> None:
+    """Constants, globals, defaults and captured tensors are read anew at each call."""
+    q, k, v = tensors(*[(1, 1, 80, 16)] * 3)
+    size = 5
+    ids = torch.arange(80) // 10
+
+    def mask(b, h, q_idx, kv_idx):
+        return (abs(q_idx - kv_idx) < size) & (ids[q_idx] == ids[kv_idx])
+
+    for size in (5, 50):  # noqa: B007
+        for width in (10, 40):
+            ids.copy_(torch.arange(80) // width)
+            out = attention(q, k, v, mask=mask)
+            expected = reference_attention(q, k, v, mask=mask).out
+            torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_same_call_gives_the_same_bits() -> None:
+    """Whatever the order in which threads take their work."""
+    q, k, v = tensors(*[(2, 4, 300, 32)] * 3)
+    first = attention(q, k, v, mask=causal)
+    assert all(torch.equal(first, attention(q, k, v, mask=causal)) for _ in range(5))
+
+
+def test_autocast_is_followed() -> None:
+    """Under autocast float32 inputs are computed in its dtype, as PyTorch does."""
+    q, k, v = tensors(*[(1, 1, 20, 16)] * 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert attention(q, k, v).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((2, 3, 16),) * 3, "need 4 dimensions"),
+        (((1, 2, 4, 16), (1, 2, 4, 8), (1, 2, 4, 8)), "differ in head_dim"),
+        (((1, 2, 4, 16), (1, 2, 4, 16), (1, 2, 5, 16)), "k and v differ"),
+        (((3, 2, 4, 16), (2, 2, 4, 16), (2, 2, 4, 16)), "differ in batch"),
+        (((1, 4, 4, 16), (1, 2, 4, 16), (1, 2, 4, 16)), "Pass enable_gqa=True"),
+    ],
+)
+def test_wrong_shapes_are_named(shapes, message) -> None:
+    """One line with the three shapes and what to do."""
+    with pytest.raises(ShapeError, match=message):
+        attention(*tensors(*shapes))
+
+
+def test_heads_must_divide() -> None:
+    """Three key heads cannot serve four query heads."""
+    with pytest.raises(ShapeError, match="Hq must be a multiple of Hkv"):
+        attention(*tensors((1, 4, 4, 16), (1, 3, 4, 16), (1, 3, 4, 16)), enable_gqa=True)
+
+
+def test_dtypes_must_agree() -> None:
+    """Mixed and integer inputs are refused."""
+    q, k, v = tensors(*[(1, 1, 4, 16)] * 3)
+    with pytest.raises(InputDTypeError, match=r"k is torch\.float16"):
+        attention(q, k.half(), v)
+    with pytest.raises(InputDTypeError, match=r"q is torch\.int64"):
+        attention(q.long(), k.long(), v.long())
+
+
+def test_gradients_are_refused_clearly() -> None:
+    """Never an output without a graph for inputs that require grad."""
+    q, k, v = tensors(*[(1, 1, 4, 16)] * 3)
+    bias = torch.zeros(4, 4, requires_grad=True)
+
+    def biased(score, b, h, q_idx, kv_idx):
+        return score + bias[q_idx, kv_idx]
+
+    with pytest.raises(GradientNotSupportedError, match="v requires grad"):
+        attention(q, k, v.requires_grad_())
+    with torch.no_grad():
+        attention(q, k, v, score=biased)
+    with pytest.raises(GradientNotSupportedError, match="captured tensor 0 of shape"):
+        attention(q, k, v.detach(), score=biased)
+
+
+def test_backends_are_checked(monkeypatch) -> None:
+    """An unknown name, and a GPU backend for CPU tensors."""
+    q, k, v = tensors(*[(1, 1, 4, 16)] * 3)
+    with pytest.raises(BackendError, match="use one of cpu, triton, reference"):
+        attention(q, k, v, backend="cuda")
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(BackendError, match="TRITON_INTERPRET=1"):
+        attention(q, k, v, backend="triton")
+
+
+def test_the_reference_is_a_backend() -> None:
+    """ATTNC_BACKEND=reference answers the same questions."""
+    q, k, v = tensors(*[(1, 2, 40, 16)] * 3)
+    block_mask = create_block_mask(causal, None, None, 40, 40)
+    expected, expected_lse = attention(q, k, v, mask=causal, return_lse=True)
+    for mask in (causal, block_mask):
+        out, lse = attention(q, k, v, mask=mask, return_lse=True, backend="reference")
+        torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(lse, expected_lse, atol=1e-5, rtol=1e-5)
+
+
+def test_fifty_masks_in_one_process_stay_fast() -> None:
+    """No recompile limit: windows of all sizes share a kernel, and each call stays quick."""
+    import time
+
+    q, k, v = tensors(*[(1, 2, 256, 16)] * 3)
+    times = []
+    for size in range(2, 52):
+        start = time.perf_counter()
+        attention(q, k, v, mask=lambda b, h, i, j, size=size: abs(i - j) < size)
+        times.append(time.perf_counter() - start)
+    assert sorted(times[25:])[12] < 0.05
