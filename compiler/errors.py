@@ -186,7 +186,7 @@ class UnsupportedDTypeError(TraceError, TypeError):
     template = "A tensor of dtype {dtype} cannot be read by a kernel. {instead}"
 
 
-class ModSignatureError(TraceError, TypeError):
+class ModCallError(TraceError, TypeError):
     template = "{name} cannot be called as a {kind}, that is as {call}: {reason}."
 
 

@@ -106,9 +106,9 @@ class _Reader:
 
     def declare(self, statement: ast.AST, name: str, annotation: ast.expr) -> None:
         match annotation:
-            case ast.Subscript(ast.Name(level), ast.Name(dtype)) if (
-                dtype in _DTYPES and level in {item.value for item in Level}
-            ):
+            case ast.Subscript(ast.Name(level), ast.Name(dtype)) if dtype in _DTYPES and level in {
+                item.value for item in Level
+            }:
                 self.names[name] = Ref(name, _DTYPES[dtype], Level(level))
             case ast.Name(dtype) if dtype in _DTYPES:
                 number = name[1:]
@@ -167,7 +167,7 @@ class _Reader:
 
     def call(self, node: ast.expr, function: str, arguments: list[ast.expr]) -> Expr:
         match function, arguments:
-            case ("sum" | "max" | "min"), [ast.GeneratorExp(body, [loop])]:
+            case (("sum" | "max" | "min"), [ast.GeneratorExp(body, [loop])]):
                 match loop:
                     case ast.comprehension(
                         ast.Name(variable),
@@ -177,7 +177,7 @@ class _Reader:
                         number = int(variable[1:])
                         return Reduce(ReduceOp(function), number, extent, self.expr(body))
                 self.fail(node, "a reduction runs `for r0 in range(number)`")
-            case ("min" | "max"), [left, right]:
+            case (("min" | "max"), [left, right]):
                 return Binary(BinaryOp(function), *self.pair(node, left, right))
             case "where", [condition, if_true, if_false]:
                 return Select(self.expr(condition), *self.pair(node, if_true, if_false))
@@ -191,7 +191,7 @@ class _Reader:
         self.fail(node, "no such function")
 
 
-def _literal_value(node: ast.expr) -> bool | int | float | None:
+def _literal_value(node: ast.expr) -> float | None:
     """The number that ``node`` is a literal of."""
     match node:
         case ast.Constant(bool() | int() | float() as value):
@@ -201,12 +201,13 @@ def _literal_value(node: ast.expr) -> bool | int | float | None:
         case ast.Name("nan"):
             return math.nan
         case ast.UnaryOp(ast.USub(), x):
-            value = _literal_value(x)
-            return -value if value is not None and not isinstance(value, bool) else None
+            positive = _literal_value(x)
+            if positive is not None and not isinstance(positive, bool):
+                return -positive
     return None
 
 
-def _constant(value: bool | int | float, dtype: DType | None) -> Const:
+def _constant(value: float, dtype: DType | None) -> Const:
     if isinstance(value, bool):
         return Const(value, DType.BOOL)
     if isinstance(value, float):

@@ -236,5 +236,3 @@ def _parts(node: Expr) -> list[_Piece]:
             return [f"{op.value}(", _alone(body), f" for r{number} in range({extent}))"]
         case _:
             raise AssertionError(node)
-
-

@@ -19,35 +19,25 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from attnc import trace_activations  # noqa: F401  (fills the table of functions)
-from attnc.errors import AttncError, InPlaceOperationError, ModReturnError, ModSignatureError
+from attnc.errors import AttncError, InPlaceOperationError, ModCallError, ModReturnError
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
-from attnc.symbols import (
-    BOOL,
-    FLOAT32,
-    INT32,
-    Context,
-    Row,
-    SlotTable,
-    Symbol,
-    TracedValue,
-    load_dtype,
-    refuse,
-)
+from attnc.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
+from attnc.symbols import Context, Row, Symbol, TracedValue, refuse
 from attnc.trace_location import Location, call_mod, user_location
 from attnc.trace_ops import ELEMENTWISE
-from attnc.trace_promote import as_symbol, cast, convert, not_a_scalar
+from attnc.trace_promote import cast, convert
 from attnc.trace_rows import gather, lift, row_of
 from attnc.trace_special import SPECIAL, supported_names
 
 __all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
 
 _NO_LOCATIONS: Mapping[Expr, Location] = MappingProxyType({})
-_ANY_KWARGS: Mapping[str, Any] = {}
 #: Operators that write into their left side, under the names torch reports.
 _WRITING_OPERATORS = frozenset(
-    {"__setitem__", "__set__"}
-    | {f"__i{op}__" for op in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()}
+    {"__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__"}
+    | {"__ifloordiv__", "__imod__", "__ipow__", "__iand__", "__ior__", "__ixor__"}
+    | {"__ilshift__", "__irshift__"}
 )
 #: Functions that end in an underscore and leave the elements alone.
 _NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
@@ -120,7 +110,8 @@ def _run(
     """What ``fn`` returns on symbols, tensors of it as symbols or rows."""
     locations = _NO_LOCATIONS
     if with_locations:
-        locations = recorded = {}
+        recorded: dict[Expr, Location] = {}
+        locations = recorded
         context.symbol = _recording_symbol(recorded)
     symbol = context.symbol
     args = (
@@ -158,9 +149,7 @@ def _name(fn: Any) -> str:
     return getattr(fn, "__qualname__", None) or f"a {type(fn).__name__}"
 
 
-def _signature_error(
-    fn: Any, kind: str, args: tuple[Any, ...], error: TypeError
-) -> TypeError:
+def _signature_error(fn: Any, kind: str, args: tuple[Any, ...], error: TypeError) -> TypeError:
     """An error about the parameters of ``fn``, or ``error`` if they fit."""
     first = "score, " if kind == "score_mod" else ""
     call = f"({first}b, h, q_idx, kv_idx)"
@@ -175,7 +164,7 @@ def _signature_error(
             return error  # a builtin that does not tell its parameters
         else:
             return error
-    return ModSignatureError(name=_name(fn), kind=kind, call=call, reason=reason)
+    return ModCallError(name=_name(fn), kind=kind, call=call, reason=reason)
 
 
 def _bad_return(fn: Any, kind: str, got: str, instead: str) -> ModReturnError:
@@ -200,9 +189,7 @@ def _hint(result: Any) -> str:
         case None:
             return "Add the missing `return`."
         case Row():
-            return (
-                "Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), .max() or torch.dot."
-            )
+            return "Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), .max() or torch.dot."
         case bool() | int() | float():
             return "Compare it, as in `... != 0`."
         case _:
@@ -276,9 +263,7 @@ def _writes(name: str) -> bool:
 
 def _in_place(operation: str) -> InPlaceOperationError:
     location = user_location()
-    return InPlaceOperationError(
-        location=location, source=location.source, operation=operation
-    )
+    return InPlaceOperationError(location=location, source=location.source, operation=operation)
 
 
 class _Mode(TorchFunctionMode):

@@ -14,7 +14,8 @@ import torch
 
 from attnc.ir import BinaryOp, CompareOp, DType
 from attnc.ir import UnaryOp as U
-from attnc.symbols import BOOL, INT32, INT64, TORCH_DTYPES, Context, Symbol, refuse
+from attnc.slots import BOOL, INT32, INT64, TORCH_DTYPES
+from attnc.symbols import Context, Symbol, refuse
 from attnc.trace_promote import (
     Scalar,
     as_float,
@@ -154,9 +155,7 @@ def _div(context: Context, x: Scalar, y: Scalar, *, rounding_mode: str | None = 
         a, b = cast(context, x, _integer(kind)), cast(context, y, _integer(kind))
         size = _floor_divide(context, abs(a), abs(b))
         return select(context, (a < 0) ^ (b < 0), -size, size)
-    quotient = binary(
-        context, BinaryOp.DIV, x, y, kind if kind.is_float else context.float_dtype
-    )
+    quotient = binary(context, BinaryOp.DIV, x, y, kind if kind.is_float else context.float_dtype)
     return unary(context, U.TRUNC, quotient) if rounding_mode == "trunc" else quotient
 
 

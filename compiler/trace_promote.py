@@ -9,18 +9,8 @@ import torch
 from attnc.errors import NotAScalarError
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
-from attnc.symbols import (
-    BOOL,
-    FLOAT32,
-    FLOAT64,
-    INT32,
-    INT32_MAX,
-    INT32_MIN,
-    INT64,
-    Context,
-    Symbol,
-    refuse,
-)
+from attnc.slots import BOOL, FLOAT32, FLOAT64, INT32, INT32_MAX, INT32_MIN, INT64
+from attnc.symbols import Context, Symbol, refuse
 from attnc.trace_location import user_location
 
 Number = bool | int | float

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from attnc.ir import DType, Reduce, ReduceOp, RowIndex, walk
-from attnc.symbols import BOOL, INT32, INT64, Context, Row, Symbol, refuse
+from attnc.slots import BOOL, INT32, INT64
+from attnc.symbols import Context, Row, Symbol, refuse
 from attnc.trace_promote import as_float, as_symbol, cast, to_dtype
 from attnc.trace_rows import Position, lift
 
@@ -206,5 +207,3 @@ def stack(context: Context, values: Any, dim: int = 0) -> Any:
         return result
 
     return Row(context, (len(elements),), at, wraps=True)
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +10,8 @@ import torch
 
 from attnc.errors import DataDependentShapeError
 from attnc.ir import Const, Gather
-from attnc.symbols import BOOL, INT32, INT32_MAX, INT32_MIN, INT64, Context, Row, Symbol, load_dtype
-from attnc.symbols import refuse
+from attnc.slots import BOOL, INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
+from attnc.symbols import Context, Row, Symbol, refuse
 from attnc.trace_location import user_location
 from attnc.trace_promote import not_a_scalar, select
 
@@ -21,9 +21,7 @@ Position = int | Symbol
 def data_dependent(operation: str) -> DataDependentShapeError:
     """The error for a result whose size only the values tell."""
     location = user_location()
-    return DataDependentShapeError(
-        location=location, source=location.source, operation=operation
-    )
+    return DataDependentShapeError(location=location, source=location.source, operation=operation)
 
 
 def gather(context: Context, tensor: torch.Tensor, positions: tuple[Position, ...]) -> Symbol:
@@ -54,8 +52,8 @@ def lift(
     if not rows:
         return function(context, *args, **kwargs)
     try:
-        sizes = torch.broadcast_shapes(*(row.sizes for row in rows))
-    except RuntimeError:
+        sizes = _broadcast(rows)
+    except ValueError:
         shapes = " and ".join(str(row.sizes) for row in rows)
         raise refuse(f"rows of shapes {shapes}, which do not broadcast", "") from None
 
@@ -69,6 +67,10 @@ def lift(
         return element
 
     return Row(context, sizes, at, wraps=any(row.wraps for row in rows))
+
+
+def _broadcast(rows: Sequence[Row]) -> tuple[int, ...]:
+    return np.broadcast_shapes(*(row.sizes for row in rows))
 
 
 def _element(value: Any, positions: tuple[Position, ...]) -> Any:
@@ -204,7 +206,7 @@ class _Parts:
         self.sources.append(source)
 
     def result(self) -> Any:
-        shared_sizes = torch.broadcast_shapes(*(row.sizes for row in self.rows))
+        shared_sizes = _broadcast(self.rows)
         at, n_shared = self.rows_at or 0, len(shared_sizes)
 
         def element(positions: tuple[Position, ...]) -> Symbol:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from attnc.ir import ReduceOp
-from attnc.symbols import TORCH_DTYPES, Context, Row, TracedValue, refuse
+from attnc.slots import TORCH_DTYPES
+from attnc.symbols import Context, Row, TracedValue, refuse
 from attnc.trace_ops import ELEMENTWISE
 from attnc.trace_promote import as_symbol, common_dtype, to_dtype
 from attnc.trace_reduce import (
@@ -287,4 +288,3 @@ def supported_names() -> Mapping[str, str]:
     """Public names of supported functions -> how a user writes them."""
     names = (n for n in (*ELEMENTWISE, *SPECIAL) if not n.startswith("_") and "." not in n)
     return {n: f"torch.{n}" if hasattr(torch, n) else f".{n}" for n in names}
-
