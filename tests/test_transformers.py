@@ -126,13 +126,21 @@ def test_decoder_ignores_padding_on_the_left(decoder: tuple[Any, Any]) -> None:
     torch.testing.assert_close(actual[padding], expected[padding], **TOLERANCE)
 
 
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
 @torch.inference_mode()
-def test_generation_with_a_cache_gives_the_same_tokens(decoder: tuple[Any, Any]) -> None:
+def test_generation_with_a_cache_gives_the_same_tokens(
+    decoder: tuple[Any, Any], cache: str
+) -> None:
     """Greedy decoding past the window, one query at a time against the cached keys."""
     eager, ours = decoder
     ids = tokens(2, 9)
     padding = torch.arange(9) >= torch.tensor([[0], [4]])
-    options = {"attention_mask": padding.long(), "max_new_tokens": 8, "do_sample": False}
+    options = {
+        "attention_mask": padding.long(),
+        "max_new_tokens": 8,
+        "do_sample": False,
+        "cache_implementation": cache,
+    }
 
     expected = eager.generate(ids, **options)
 

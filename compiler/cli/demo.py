@@ -132,7 +132,7 @@ def _best_matches(query: str, embeddings: torch.Tensor, texts: Sequence[str], mo
     table = Table(title=f'best matches for "{query}"', title_justify="left")
     table.add_column("cosine", justify="right")
     table.add_column("sentence")
-    for at in cosine.topk(min(5, len(texts))).indices.tolist():
+    for at in cosine.topk(min(3, len(texts))).indices.tolist():
         table.add_row(f"{cosine[at]:.3f}", texts[at])
     return table
 
@@ -194,7 +194,7 @@ def _contenders(
             3,
         ),
         Contender(
-            "sorted by length, batches of 32",
+            "sorted, batches of 32",
             lambda: embedding.embed_padded(stock, by_length),
             sum(batch.input_ids.numel() for batch in by_length),
             7,
@@ -206,7 +206,7 @@ def _contenders(
             7,
         ),
         Contender(
-            "packed, attention left out (the limit)",
+            "attention left out: limit",
             lambda: embedding.embed_packed(without, rows, None),
             n_packed,
             7,
@@ -230,7 +230,7 @@ def _timed(contenders: Sequence[Contender], console: Console) -> list[list[float
 
 
 def _times(contenders: Sequence[Contender], seconds: Sequence[Sequence[float]]) -> Table:
-    table = Table(title="all sentences, float32, runs in turns", title_justify="left")
+    table = Table(title="all sentences, runs in turns", title_justify="left")
     table.add_column("how")
     for heading in ("tokens", "median s", "fastest s", "slowest s", "runs"):
         table.add_column(heading, justify="right")

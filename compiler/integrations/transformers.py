@@ -48,6 +48,10 @@ class PositionMask:
     kv_offset: int | torch.Tensor
     ndim: ClassVar[int] = 4  # transformers asks: it converts masks of 2 dimensions
 
+    def contiguous(self) -> PositionMask:
+        """Itself: ``generate`` asks for it where the cache is static."""
+        return self
+
     def joined_with(self, other: MaskMod) -> PositionMask:
         """Allows what both allow."""
         return PositionMask(_both(self.mask_mod, other), self.q_offset, self.kv_offset)
