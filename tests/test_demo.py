@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attnc.cli.demo import _innermost_loop
+from attnc.cli.demo import _body_of
 from attnc.cli.embedding import packed, padded, sentences
 
 ROOT = Path(__file__).parents[1]
@@ -61,11 +61,13 @@ def test_sentences_are_prose() -> None:
     assert all(re.fullmatch(r'[A-Z"].*\.', text) and "\n" not in text for text in texts)
 
 
-def test_innermost_loop_is_the_deepest() -> None:
-    """Of two nested loops the inner one is shown, dedented, without what follows it."""
-    source = "def f():\n  for i in a:\n    for j in b:\n      x()\n\n      y()\n    z()\n"
+def test_body_of_a_function_is_shown_without_its_docstring() -> None:
+    """The statements between the docstring and the next function, dedented."""
+    source = (
+        'def f(\n    x,\n):\n    """Doc."""\n    y = x\n\n    return y\n\n\ndef g():\n    pass\n'
+    )
 
-    assert _innermost_loop(source) == "for j in b:\n  x()\n\n  y()"
+    assert _body_of("f", source) == "y = x\n\nreturn y"
 
 
 def test_first_example_of_the_readme_runs(tmp_path: Path) -> None:

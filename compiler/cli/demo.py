@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import statistics
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +17,17 @@ from rich.progress import Progress
 from rich.syntax import Syntax
 from rich.table import Table
 
-import attnc
+from attnc import create_block_mask, kernel
 from attnc.cli import embedding
 from attnc.cli.embedding import Row
+from attnc.picture import tile_picture
+from attnc.run_table import RunTable
 from attnc.testing import check
 
 TOLERANCE = 1e-4
 QUERY = "How do I handle an error raised by my code?"
 _LEFT_OUT = "attnc_demo_left_out"
-_PICTURE_TILE = 64
+_TILE = 64
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Contender:
 def document_mask(doc: torch.Tensor) -> Any:
     """The mask of packed sentences: ``doc`` is (batch, n_tokens), the sentence of each token."""
 
-    @attnc.kernel
+    @kernel
     def same_document(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return doc[b, q_idx] == doc[b, kv_idx]
 
@@ -76,7 +80,7 @@ def _run(n_sentences: int, console: Console) -> int:
 
     console.print(_best_matches(QUERY, embeddings, texts, ours))
     same_document = document_mask(rows[0].doc)
-    console.print(_tiles(same_document, rows))
+    console.print(_tiles(rows))
     console.print(_kernel_heart(same_document))
     console.print(f"check: {check(same_document)}\n")
 
@@ -137,47 +141,40 @@ def _best_matches(query: str, embeddings: torch.Tensor, texts: Sequence[str], mo
     return table
 
 
-def _tiles(same_document: Any, rows: Sequence[Row]) -> Panel:
+def _tiles(rows: Sequence[Row]) -> Panel:
     """The first row as a picture, and what is skipped in all of them."""
-    n_tokens = rows[0].doc.shape[1]
-    picture = attnc.create_block_mask(
-        same_document, 1, 1, n_tokens, n_tokens, device="cpu", BLOCK_SIZE=_PICTURE_TILE
-    )
-    parts = [_analysis(row) for row in rows]
-    n_tiles = sum(part.n_empty + part.n_full + part.n_partial for part in parts)
-    n_empty = sum(part.n_empty for part in parts)
+    tables = [_table(row) for row in rows]
+    n_tiles = sum(table.n_tiles for table in tables)
+    n_empty = sum(table.n_empty for table in tables)
     return Panel(
-        picture.to_string(grid_size=(32, 32)),
+        tile_picture(tables[0].to_dense()[0, 0], _TILE, _TILE),
         title=f"{100 * n_empty / n_tiles:.1f} % of {n_tiles:,} tiles skipped",
-        subtitle=f"the first {n_tokens} tokens in tiles of {_PICTURE_TILE} x {_PICTURE_TILE}",
+        subtitle=f"the first {rows[0].doc.numel()} tokens, in tiles of {_TILE} x {_TILE}",
         expand=False,
     )
 
 
-def _analysis(row: Row) -> Any:
+def _table(row: Row) -> RunTable:
     n_tokens = row.doc.shape[1]
-    return attnc.analyze(document_mask(row.doc), 1, 1, n_tokens, n_tokens, BLOCK_SIZE=_PICTURE_TILE)
+    mask = document_mask(row.doc)
+    return create_block_mask(mask, 1, 1, n_tokens, n_tokens, device="cpu", BLOCK_SIZE=_TILE).table
 
 
 def _kernel_heart(same_document: Any) -> Panel:
-    source = same_document.source("triton")
-    heart = Syntax(_innermost_loop(source), "python", background_color="default", word_wrap=True)
-    return Panel(heart, title="the loop of its Triton kernel", expand=False)
+    body = _body_of("add_tile", same_document.source("triton"))
+    heart = Syntax(body, "python", background_color="default", word_wrap=True)
+    return Panel(heart, title="its Triton kernel: what one tile of keys adds", expand=False)
 
 
-def _innermost_loop(source: str) -> str:
-    """The first deepest-nested ``for`` of a program, dedented."""
-    lines = source.splitlines()
-    indents = [_indent(line) if line.lstrip().startswith("for ") else -1 for line in lines]
-    start = indents.index(max(indents))
-    stop = start + 1
-    while stop < len(lines) and (not lines[stop].strip() or _indent(lines[stop]) > indents[start]):
-        stop += 1
-    return "\n".join(line[indents[start] :] for line in lines[start:stop]).rstrip()
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
+def _body_of(name: str, source: str) -> str:
+    """The statements of a function of a program, without its docstring, dedented."""
+    [function] = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+    first = function.body[1 if ast.get_docstring(function) else 0]
+    return textwrap.dedent("\n".join(source.splitlines()[first.lineno - 1 : function.end_lineno]))
 
 
 def _contenders(
