@@ -228,3 +228,66 @@ class KernelCallError(AttncError, TypeError):
 
 class ExpressionSyntaxError(AttncError, ValueError):
     template = "`{text}` is not an expression in attnc's text form: {problem}."
+
+
+class InterpreterNotActiveError(AttncError, RuntimeError):
+    template = (
+        "A Triton kernel was asked for on CPU tensors, but Triton was imported without its "
+        "interpreter. Set TRITON_INTERPRET=1 in the environment before Python starts."
+    )
+
+
+class CommandLineError(AttncError, ValueError):
+    """What was typed after ``attnc`` names nothing that can be worked with."""
+
+
+class TargetSyntaxError(CommandLineError):
+    template = (
+        "{target!r} names no function. Write FILE.py:NAME or module:NAME, "
+        "or give --expr 'lambda b, h, q, kv: q >= kv'."
+    )
+
+
+class TargetMissingError(CommandLineError):
+    template = "{place} does not exist{instead}"
+
+
+class TargetNameError(CommandLineError):
+    template = "{place} has no {name!r}. {instead}"
+
+
+class TargetCodeError(CommandLineError):
+    template = "{place} cannot be used: {error}"
+
+
+class TargetKindError(CommandLineError):
+    template = (
+        "{target} is {got}, not a function. A mask_mod is (b, h, q_idx, kv_idx) -> bool, "
+        "a score_mod (score, b, h, q_idx, kv_idx) -> score."
+    )
+
+
+class OptionValueError(CommandLineError):
+    template = "{option} {value!r}: {problem}"
+
+
+class CheckFailedError(AttncError, AssertionError):
+    template = (
+        "{name}: it is not so that {law}.\n{details}\n"
+        "Smallest counterexample found: {where}\nTo reproduce:\n\n{reproduction}\n"
+    )
+
+
+class NotCheckableError(AttncError, TypeError):
+    template = (
+        "check({name}) got a {kind} as mask: it holds for one pair of lengths, but check draws "
+        "many. Pass the mask_mod it was made from."
+    )
+
+
+class InspectionOptionError(AttncError, ValueError):
+    template = "{option} {value!r}: {problem}"
+
+
+class AnalysisArgumentError(AttncError, ValueError):
+    template = "analyze: {name} is {value!r}; {problem}."
