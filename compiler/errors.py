@@ -291,3 +291,18 @@ class InspectionOptionError(AttncError, ValueError):
 
 class AnalysisArgumentError(AttncError, ValueError):
     template = "analyze: {name} is {value!r}; {problem}."
+
+
+class NoCompilerError(AttncError, RuntimeError):
+    template = (
+        "no C++ compiler found (tried {tried}). Install one, for example g++, or set CXX to its "
+        "command."
+    )
+
+
+class CompilerError(AttncError, RuntimeError):
+    template = "the C++ compiler {problem}.\n{command}\n{output}"
+
+
+class NoCompilerWarning(UserWarning):
+    """Attention runs tile by tile in torch operations, for want of a C++ compiler."""

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +80,11 @@ def fetch(digest: str, build: Callable[[Path], None]) -> Entry:
         for name in entry.names:
             shutil.copyfile(entry.folder / name, copy / name)
     return entry
+
+
+def joint_digest(digests: Sequence[str]) -> str:
+    """Digest of an entry that holds what several digests name, in this order."""
+    return hashlib.sha256("\0".join(digests).encode()).hexdigest()
 
 
 class DiskCache:

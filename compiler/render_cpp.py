@@ -1,0 +1,359 @@
+"""C++ source text of planned kernels.
+
+A unit holds any number of kernels; each is a namespace with an entry ``NAME_forward`` that takes
+``Args`` (see ``prelude.cpp.jinja``). The loops follow the plan: what it hoists out of a loop is
+computed once per tile of queries, row or column.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from attnc.bounds import print_bound
+from attnc.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block
+from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, Score
+from attnc.plan import Plan
+from attnc.schedule import Schedule
+from attnc.target import CpuIsa, CpuTarget
+
+_LIBM_NAMES = (
+    "expm1",
+    "log",
+    "log2",
+    "log1p",
+    "sqrt",
+    "sin",
+    "cos",
+    "erf",
+    "floor",
+    "ceil",
+    "trunc",
+)
+# Interpolated at Chebyshev nodes: 2^r on [-1/2, 1/2] and e^r on [-log(2)/2, log(2)/2].
+_FLOAT_EXP2 = (
+    "0.00015461445f, 0.0013400428f, 0.009618057f, 0.05550327f, 0.2402265f, 0.6931472f, 1.0f"
+)
+_FLOAT_EXP = "0.0013941108f, 0.008375126f, 0.04166635f, 0.16666415f, 0.5f, 1.0f, 1.0f"
+_DOUBLE_EXP2 = (
+    "4.4558179083360645e-10, 7.074194297288521e-09, 1.0178057087733941e-07, "
+    "1.3215432535912375e-06, 1.5252733841556773e-05, 0.00015403530463724353, "
+    "0.001333355814640647, 0.009618129107587256, 0.055504108664821625, 0.24022650695910158, "
+    "0.6931471805599453, 1.0"
+)
+# Rows and vectors of the register tile of matrix products: they fill the vector registers.
+_REGISTER_TILES: dict[CpuIsa, tuple[int, int]] = {
+    "avx512": (4, 4),
+    "avx2": (4, 2),
+    "generic": (4, 2),
+}
+
+
+@dataclass(frozen=True)
+class Array:
+    """A value kept per row or column: its name and the C++ type of an element."""
+
+    name: str
+    element: str
+
+
+@dataclass(frozen=True)
+class PhaseText:
+    """What happens to a FULL or to a PARTIAL tile of scores."""
+
+    has_loop: bool
+    column_arrays: tuple[Array, ...]
+    column_lines: tuple[str, ...]
+    row_lines: tuple[str, ...]
+    element_lines: tuple[str, ...]
+    reads: frozenset[Expr]
+
+
+@dataclass(frozen=True)
+class RunText:
+    """One run of a closed form, in C++."""
+
+    start: str
+    full_start: str
+    full_stop: str
+    stop: str
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """The variables of ``forward.cpp.jinja``."""
+
+    name: str
+    real: str
+    storage: str
+    head_dim: int
+    value_dim: int
+    block_m: int
+    block_n: int
+    qk_is_live: bool
+    uses_table: bool
+    visits_full: bool
+    visits_partial: bool
+    uniform_lines: tuple[str, ...]
+    row_arrays: tuple[Array, ...]
+    row_lines: tuple[str, ...]
+    full: PhaseText
+    partial: PhaseText
+    runs: tuple[RunText, ...]
+
+
+def render(plan: Plan) -> str:
+    """Source of one kernel, named ``attnc``."""
+    return _render([plan], ["attnc"])
+
+
+def render_many(plans: Sequence[Plan]) -> str:
+    """Source of a unit with kernels named ``attnc0``, ``attnc1``, ... for one target."""
+    return _render(plans, [f"attnc{number}" for number in range(len(plans))])
+
+
+_TEMPLATES = (
+    "prelude.cpp.jinja",
+    "math.cpp.jinja",
+    "gemm.cpp.jinja",
+    "softmax.cpp.jinja",
+    "drive.cpp.jinja",
+    "forward.cpp.jinja",
+    "entry.cpp.jinja",
+)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("attnc.codegen_templates", ""),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["cpp_bool"] = lambda value: "true" if value else "false"
+    return environment
+
+
+def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
+    target = plans[0].spec.target
+    assert isinstance(target, CpuTarget)
+    gemm_rows, gemm_vectors = _REGISTER_TILES[target.isa]
+    common = {
+        "vector_bytes": target.vector_bytes,
+        "gemm_rows": gemm_rows,
+        "gemm_vectors": gemm_vectors,
+        "float_poly": _FLOAT_EXP2,
+        "double_poly": _DOUBLE_EXP2,
+        "float_exp": _FLOAT_EXP,
+        "float_exp2": _FLOAT_EXP2,
+        "libm_names": _LIBM_NAMES,
+        "names": names,
+    }
+    *prelude, forward, entry = _TEMPLATES
+    parts = [_environment().get_template(name).render(common) for name in prelude]
+    for plan, name in zip(plans, names, strict=True):
+        kernel = _kernel_text(plan, name)
+        parts.append(_environment().get_template(forward).render(kernel=kernel))
+    parts.append(_environment().get_template(entry).render(common))
+    return "".join(parts)
+
+
+def _kernel_text(plan: Plan, name: str) -> KernelText:
+    spec = plan.spec
+    full = _phase(plan, is_partial=False)
+    partial = _phase(plan, is_partial=True)
+    row_lines, row_arrays, row_reads = _rows(plan, full.reads | partial.reads)
+    runs, bound_names = _runs(plan)
+    closed = plan.closed_form
+    reads = full.reads | partial.reads | row_reads
+    return KernelText(
+        name=name,
+        real=CPP_TYPES[spec.float_dtype],
+        storage=STORAGE_TYPES[spec.dtype],
+        head_dim=spec.head_dim,
+        value_dim=spec.value_dim,
+        block_m=plan.tiles.block_m,
+        block_n=plan.tiles.block_n,
+        qk_is_live=plan.qk_is_live,
+        uses_table=plan.uses_table,
+        visits_full=closed is None or bool(runs),
+        visits_partial=plan.has_partial_tiles and (closed is None or bool(runs)),
+        uniform_lines=_uniforms(plan, reads, bound_names),
+        row_arrays=row_arrays,
+        row_lines=row_lines,
+        full=full,
+        partial=partial,
+        runs=runs,
+    )
+
+
+def _phase(plan: Plan, *, is_partial: bool) -> PhaseText:
+    """Code for one tile: the score_mod, and the mask where the tile is PARTIAL."""
+    mask = plan.mask if is_partial else None
+    parts = [part for part in (plan.score, mask) if part is not None]
+    elements = Block(plan.spec.slots)
+    for part in parts:
+        for let in part.at(Level.ELEMENT):
+            elements.declare(let.name, let.expr)
+    result = "row[j]" if plan.score is None else elements.value(plan.score.result)
+    if mask is not None:
+        visible = elements.value(mask.result)
+        result = f"{visible} ? {result} : -Limits<real>::inf"
+    element_lines = [*elements.lines, f"row[j] = {result};"]
+
+    columns = Block(plan.spec.slots)
+    arrays = _arrays(elements.reads, Level.COLUMN)
+    if arrays:
+        for part in parts:
+            for let in part.at(Level.COLUMN):
+                columns.declare(let.name, let.expr)
+    stores = [f"{array.name}_column[j] = {array.name};" for array in arrays]
+    column_lines = [*_kv_line(columns.reads), *columns.lines, *stores]
+    inputs = [
+        f"const {_cpp(a)} {a.name} = {a.name}_column[j];"
+        for a in _refs(elements.reads, Level.COLUMN)
+    ]
+    if any(isinstance(leaf, Score) for leaf in elements.reads):
+        inputs.append("const real score = row[j];")
+    rows = [
+        f"const {_cpp(a)} {a.name} = {a.name}_row[i];" for a in _refs(elements.reads, Level.ROW)
+    ]
+    return PhaseText(
+        has_loop=bool(parts),
+        column_arrays=arrays,
+        column_lines=tuple(column_lines),
+        row_lines=(*_q_line(elements.reads), *rows),
+        element_lines=(*_kv_line(elements.reads), *inputs, *element_lines),
+        reads=frozenset(elements.reads | columns.reads),
+    )
+
+
+def _rows(
+    plan: Plan, reads: frozenset[Expr]
+) -> tuple[tuple[str, ...], tuple[Array, ...], frozenset[Expr]]:
+    """Lines of the loop over rows, the arrays they fill, and what they read."""
+    arrays = _arrays(reads, Level.ROW)
+    if not arrays:
+        return (), (), frozenset()
+    block = Block(plan.spec.slots)
+    for part in (plan.score, plan.mask):
+        if part is not None:
+            for let in part.at(Level.ROW):
+                block.declare(let.name, let.expr)
+    stores = [f"{array.name}_row[i] = {array.name};" for array in arrays]
+    return (*_q_line(block.reads), *block.lines, *stores), arrays, frozenset(block.reads)
+
+
+def _uniforms(plan: Plan, reads: frozenset[Expr], bound_names: frozenset[str]) -> tuple[str, ...]:
+    """Declarations at the head of a kernel: what its loops read, in order of dependence."""
+    block = Block(plan.spec.slots)
+    wanted = {leaf.name for leaf in reads if isinstance(leaf, Ref) and leaf.level is Level.UNIFORM}
+    for part in (plan.score, plan.mask):
+        if part is not None:
+            _declare_uniforms(block, part, wanted)
+    for name, part in plan.bounds:
+        for let in part.at(Level.UNIFORM):
+            block.declare(let.name, let.expr)
+        block.lines.append(f"const int64_t {name} = (int64_t)({block.value(part.result)});")
+    reads = reads | block.reads
+    lines = []
+    for name in (IndexName.B, IndexName.H):
+        if Index(name) in reads:
+            lines.append(f"const int32_t {name.value} = (int32_t)item.{name.value};")
+    if "q_block" in bound_names:
+        lines.append("const int64_t q_block = item.q_block;")
+    for name in ("n_queries", "n_keys"):
+        if name in bound_names:
+            lines.append(f"const int64_t {name} = forward.args.{name};")
+    used = {leaf.number for leaf in reads if isinstance(leaf, Param)}
+    for number, dtype in enumerate(plan.spec.params):
+        array = "int_params" if dtype.is_int else "float_params"
+        source = f"forward.args.{array}[{number}]"
+        if number in used:
+            lines.append(f"const {CPP_TYPES[dtype]} p{number} = ({CPP_TYPES[dtype]}){source};")
+        if f"p{number}" in bound_names:
+            lines.append(f"const int64_t wide_p{number} = (int64_t){source};")
+    gathered = {node.slot for node in reads if isinstance(node, Gather)}
+    for slot in sorted(gathered):
+        lines += _slot_lines(slot, plan)
+    return (*lines, *block.lines)
+
+
+def _declare_uniforms(block: Block, part: Schedule, wanted: set[str]) -> None:
+    """Declares the UNIFORM lets that ``wanted`` names and those that they need."""
+    lets = part.at(Level.UNIFORM)
+    needed = set(wanted)
+    for let in reversed(lets):
+        if let.name in needed:
+            probe = Block(block.slots)
+            probe.value(let.expr)
+            needed |= {leaf.name for leaf in probe.reads if isinstance(leaf, Ref)}
+    for let in lets:
+        if let.name in needed:
+            block.declare(let.name, let.expr)
+
+
+def _slot_lines(slot: int, plan: Plan) -> list[str]:
+    kind = plan.spec.slots[slot]
+    source = f"forward.args.slots[{plan.slots.index(slot)}]"
+    storage = STORAGE_TYPES[kind.storage]
+    lines = [f"const {storage}* const t{slot} = (const {storage}*){source}.data;"]
+    for dimension in range(kind.rank):
+        for field in ("size", "stride"):
+            value = f"{source}.{field}s[{dimension}]"
+            lines.append(f"const int64_t t{slot}_{field}{dimension} = {value};")
+    return lines
+
+
+def _runs(plan: Plan) -> tuple[tuple[RunText, ...], frozenset[str]]:
+    if plan.closed_form is None:
+        return (), frozenset()
+    names: set[str] = set()
+    texts = []
+    for run in plan.closed_form.runs:
+        ends = (run.start, run.full_start, run.full_stop, run.stop)
+        used = ends if plan.has_partial_tiles else (run.start, run.stop)
+        for end in used:
+            names |= {str(symbol) for symbol in end.free_symbols}
+        texts.append(RunText(*(_bound_text(end) for end in ends)))
+    return tuple(texts), frozenset(names)
+
+
+def _bound_text(bound: Any) -> str:
+    # Sums of parameters may pass 32 bits: a window of 2**31 - 1 is no window.
+    return re.sub(r"\bp(\d+)\b", r"wide_p\1", print_bound(bound, "cpp"))
+
+
+def _refs(reads: set[Expr] | frozenset[Expr], level: Level) -> list[Ref]:
+    refs = [leaf for leaf in reads if isinstance(leaf, Ref) and leaf.level is level]
+    return sorted(refs, key=lambda ref: (ref.name[0], int(ref.name[1:])))
+
+
+def _arrays(reads: set[Expr] | frozenset[Expr], level: Level) -> tuple[Array, ...]:
+    # Truth values are kept as wide as the numbers they are used with: loops over both stay vectors.
+    return tuple(
+        Array(ref.name, "int32_t" if ref.dtype is DType.BOOL else CPP_TYPES[ref.dtype])
+        for ref in _refs(reads, level)
+    )
+
+
+def _cpp(ref: Ref) -> str:
+    return CPP_TYPES[ref.dtype]
+
+
+def _q_line(reads: set[Expr]) -> list[str]:
+    is_read = Index(IndexName.Q) in reads
+    return ["const int32_t q_idx = (int32_t)item.q_start + i;"] if is_read else []
+
+
+def _kv_line(reads: set[Expr]) -> list[str]:
+    is_read = Index(IndexName.KV) in reads
+    return ["const int32_t kv_idx = (int32_t)kv_block * BLOCK_N + j;"] if is_read else []
