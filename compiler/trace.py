@@ -23,7 +23,8 @@ from attnc.errors import AttncError, InPlaceOperationError, ModCallError, ModRet
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
 from attnc.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
-from attnc.symbols import Context, Row, Symbol, TracedValue, refuse
+from attnc.symbols import Row, Symbol
+from attnc.trace_context import Context, TracedValue, refuse
 from attnc.trace_location import Location, call_mod, user_location
 from attnc.trace_ops import ELEMENTWISE
 from attnc.trace_promote import cast, convert
@@ -202,7 +203,7 @@ class _Tracer(Context):
     __slots__ = ("made",)
 
     def __init__(self, slots: SlotTable, float_dtype: DType) -> None:
-        super().__init__(slots, float_dtype)
+        super().__init__(slots, float_dtype, Symbol)
         self.made: dict[int, torch.Tensor] = {}
 
     def knows(self, name: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attnc.symbols import Context
+from attnc.trace_context import Context
 from attnc.trace_ops import ELEMENTWISE, elementwise
 from attnc.trace_promote import Scalar, as_float, as_symbol, cast, select
 

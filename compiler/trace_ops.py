@@ -15,7 +15,8 @@ import torch
 from attnc.ir import BinaryOp, CompareOp, DType
 from attnc.ir import UnaryOp as U
 from attnc.slots import BOOL, INT32, INT64, TORCH_DTYPES
-from attnc.symbols import Context, Symbol, refuse
+from attnc.symbols import Symbol
+from attnc.trace_context import Context, refuse
 from attnc.trace_promote import (
     Scalar,
     as_float,

@@ -10,7 +10,8 @@ from attnc.errors import NotAScalarError
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
 from attnc.slots import BOOL, FLOAT32, FLOAT64, INT32, INT32_MAX, INT32_MIN, INT64
-from attnc.symbols import Context, Symbol, refuse
+from attnc.symbols import Symbol
+from attnc.trace_context import Context, refuse
 from attnc.trace_location import user_location
 
 Number = bool | int | float

@@ -7,7 +7,8 @@ from typing import Any
 
 from attnc.ir import DType, Reduce, ReduceOp, RowIndex, walk
 from attnc.slots import BOOL, INT32, INT64
-from attnc.symbols import Context, Row, Symbol, refuse
+from attnc.symbols import Row, Symbol
+from attnc.trace_context import Context, refuse
 from attnc.trace_promote import as_float, as_symbol, cast, to_dtype
 from attnc.trace_rows import Position, lift
 

@@ -11,7 +11,8 @@ import torch
 from attnc.errors import DataDependentShapeError
 from attnc.ir import Const, Gather
 from attnc.slots import BOOL, INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
-from attnc.symbols import Context, Row, Symbol, refuse
+from attnc.symbols import Row, Symbol
+from attnc.trace_context import Context, refuse
 from attnc.trace_location import user_location
 from attnc.trace_promote import not_a_scalar, select
 

@@ -12,7 +12,8 @@ import torch
 
 from attnc.ir import ReduceOp
 from attnc.slots import TORCH_DTYPES
-from attnc.symbols import Context, Row, TracedValue, refuse
+from attnc.symbols import Row
+from attnc.trace_context import Context, TracedValue, refuse
 from attnc.trace_ops import ELEMENTWISE
 from attnc.trace_promote import as_symbol, common_dtype, to_dtype
 from attnc.trace_reduce import (
