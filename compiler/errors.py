@@ -32,7 +32,8 @@ class TraceError(AttncError):
 class BranchOnTracedValueError(TraceError, TypeError):
     template = (
         "{location}: `{source}` needs the value of {expr}, which is known only inside the kernel. "
-        "Use torch.where(condition, a, b) for a choice and & | ~ for and, or, not."
+        "Use torch.where(condition, a, b) for a choice, torch.minimum and torch.maximum for min "
+        "and max, (a <= x) & (x < b) for a <= x < b, and & | ~ for and, or, not."
     )
 
 

@@ -1,1 +1,8 @@
-"""The `attnc` command."""
+"""The ``attnc`` command."""
+
+
+def main() -> None:
+    """Runs the command with the arguments of this process."""
+    from attnc.cli.app import app
+
+    app(prog_name="attnc")

@@ -1,0 +1,5 @@
+"""``python -m attnc``: the same as the ``attnc`` command."""
+
+from attnc.cli import main
+
+main()

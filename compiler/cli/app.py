@@ -1,0 +1,194 @@
+"""The commands and their options. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from attnc.cli.console import write_error
+from attnc.errors import AttncError
+
+_TARGET = "FILE.py:NAME or module:NAME, a Kernel, mask_mod or score_mod"
+
+Target = Annotated[str | None, typer.Argument(help=_TARGET, show_default=False)]
+Expression = Annotated[
+    str | None,
+    typer.Option(
+        "--expr",
+        help="A lambda in place of TARGET: 'lambda b, h, q, kv: q >= kv'",
+        metavar="LAMBDA",
+        show_default=False,
+    ),
+]
+ShapeText = Annotated[
+    str, typer.Option("--shape", help="Sizes of the call", metavar="B,H,Lq,Lk,D")
+]
+
+
+class _Commands(TyperGroup):
+    """Wrong input ends in one line on standard error and exit code 2, without a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except AttncError as error:
+            write_error(str(error))
+            code = 2
+        except Exception as error:
+            # Typer carries a copy of click or imports it, by version: both have this method.
+            if not hasattr(error, "format_message"):
+                raise
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "attnc"
+            write_error(f"{error.format_message().rstrip('.')}. See `{path} --help`.")
+            code = 2
+        sys.exit(code or 0)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Compile attention score and mask functions to block-sparse kernels, and look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+cache = typer.Typer(help="The disk cache of compiled kernels.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import attnc
+
+        print(f"attnc {attnc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def inspect(
+    target: Target = None,
+    expr: Expression = None,
+    stage: Annotated[
+        str,
+        typer.Option(
+            help="traced, ir, math, blocks, plan, cpp, triton, ptx, resources, or all of them",
+            metavar="STAGE",
+        ),
+    ] = "all",
+    shape: ShapeText = "1,1,1024,1024,64",
+    machine: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="cpu, triton (the GPU of this machine), sm_80, sm_90, sm_100, gfx942",
+            metavar="MACHINE",
+        ),
+    ] = "cpu",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16 or float64; float32 on CPUs, else bfloat16",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print what attnc makes of a function, stage by stage, down to the machine code."""
+    from attnc.cli.inspect import run
+
+    run(target, expr, stage, shape, machine, dtype)
+
+
+@app.command()
+def show(
+    target: Target = None,
+    expr: Expression = None,
+    shape: ShapeText = "1,1,1024,1024,64",
+    block: Annotated[int, typer.Option(help="Queries and keys per tile", metavar="TOKENS")] = 64,
+    batch: Annotated[int, typer.Option("--batch", help="Which batch")] = 0,
+    head: Annotated[int, typer.Option("--head", help="Which head")] = 0,
+    why: Annotated[
+        str | None,
+        typer.Option(help="Explain one tile instead", metavar="ROW,COLUMN", show_default=False),
+    ] = None,
+) -> None:
+    """Draw a mask: its tiles by class; pair by pair where both lengths are 64 at the most."""
+    from attnc.cli.show import run
+
+    run(target, expr, shape, block, batch, head, why)
+
+
+@app.command()
+def check(
+    target: Target = None,
+    expr: Expression = None,
+    expected: Annotated[
+        str | None,
+        typer.Option(
+            help="A second function that it must equal, FILE.py:NAME or module:NAME",
+            metavar="TARGET",
+            show_default=False,
+        ),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(help="Random shapes and inputs to try at the most", min=1)
+    ] = 25,
+    backend: Annotated[
+        str | None, typer.Option(help="cpu or triton", show_default=False)
+    ] = None,
+) -> None:
+    """Test a function's kernel against dense attention on random shapes and inputs.
+
+    Exit code 1 where they differ, with a counterexample that can be pasted.
+    """
+    from attnc.cli.check import run
+
+    raise typer.Exit(run(target, expr, expected, examples, backend))
+
+
+@app.command()
+def doctor() -> None:
+    """Test what attnc needs from this machine; say what is missing and how to get it.
+
+    Exit code 1 if something fails.
+    """
+    from attnc.cli.doctor import run
+
+    raise typer.Exit(run())
+
+
+@app.command()
+def demo(
+    sentences: Annotated[int, typer.Option(help="How many sentences to embed", min=2)] = 300,
+) -> None:
+    """Embed real sentences with a pretrained model through attnc, and compare."""
+    from attnc.cli.demo import main
+
+    raise typer.Exit(main(sentences))
+
+
+@cache.command("info")
+def cache_info() -> None:
+    """Where compiled kernels are kept, how many, and how large they are."""
+    from attnc.cli.cache import info
+
+    info()
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Remove all compiled kernels. They are built again when needed."""
+    from attnc.cli.cache import clear
+
+    clear()

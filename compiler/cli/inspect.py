@@ -1,0 +1,51 @@
+"""``attnc inspect``: the stages of a compilation, printed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attnc.cli.console import Language, write, write_heading
+from attnc.cli.options import of_user_code, parsed_shape, require_choice
+from attnc.cli.target import load_target
+from attnc.stages import DTYPES, MACHINES, Inspection
+
+LANGUAGES: Mapping[str, Language] = {
+    "traced": "text",
+    "ir": "python",
+    "math": "text",
+    "blocks": "text",
+    "plan": "text",
+    "cpp": "cpp",
+    "triton": "python",
+    "ptx": "asm",
+    "resources": "text",
+}
+_CPU_STAGES = ("traced", "ir", "math", "blocks", "plan", "cpp")
+_GPU_STAGES = ("traced", "ir", "math", "blocks", "plan", "triton", "ptx", "resources")
+
+
+def run(
+    target: str | None,
+    expression: str | None,
+    stage: str,
+    shape: str,
+    machine: str,
+    dtype: str | None,
+) -> None:
+    """Prints one stage, or all that lead to the kernel for ``machine``."""
+    require_choice("--stage", stage, [*LANGUAGES, "all"])
+    require_choice("--target", machine, MACHINES)
+    if dtype is not None:
+        require_choice("--dtype", dtype, DTYPES)
+    sizes = parsed_shape(shape)
+    mod = load_target(target, expression)
+    inspection = of_user_code(
+        target or "--expr",
+        lambda: Inspection.of(mod, shape=sizes, target=machine, dtype=dtype),
+    )
+    if stage != "all":
+        write(getattr(inspection, stage)(), LANGUAGES[stage])
+        return
+    for name in _CPU_STAGES if machine.startswith("cpu") else _GPU_STAGES:
+        write_heading(name)
+        write(getattr(inspection, name)(), LANGUAGES[name])

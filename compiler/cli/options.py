@@ -1,0 +1,59 @@
+"""Values of command line options."""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from attnc.cli.target import raised
+from attnc.errors import AttncError, OptionValueError, TargetCodeError
+from attnc.trace_location import call_mod
+
+_T = TypeVar("_T")
+
+
+def parsed_shape(text: str) -> tuple[int, int, int, int, int]:
+    """B, H, n_queries, n_keys and head_dim from ``1,1,1024,1024,64``.
+
+    Raises:
+        OptionValueError: These are not five positive integers.
+    """
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 5 or min(numbers) < 1:
+        problem = "write five positive integers B,H,Lq,Lk,D, as in 1,8,1024,1024,64."
+        raise OptionValueError(option="--shape", value=text, problem=problem)
+    b, h, n_queries, n_keys, head_dim = numbers
+    return b, h, n_queries, n_keys, head_dim
+
+
+def require_choice(option: str, value: str, choices: Iterable[str]) -> None:
+    """Raises OptionValueError, with the nearest choice, unless ``value`` is one of them."""
+    known = list(choices)
+    if value in known:
+        return
+    close = difflib.get_close_matches(value, known, n=1)
+    meant = f" Did you mean {close[0]}?" if close else ""
+    problem = f"use one of {', '.join(known)}.{meant}"
+    raise OptionValueError(option=option, value=value, problem=problem)
+
+
+def of_user_code(name: str, call: Callable[[], _T]) -> _T:
+    """What ``call`` returns, where it traces or runs the user's function.
+
+    Raises:
+        TargetCodeError: The function itself raised something that is no error of attnc.
+    """
+    try:
+        return call()
+    except AttncError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        if not any(frame.name == call_mod.__name__ for frame in frames):
+            raise
+        raise TargetCodeError(place=name, error=f"{raised(error)}.") from error

@@ -1,0 +1,178 @@
+"""From what is typed on the command line to a function: FILE.py:NAME, module:NAME or --expr."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import linecache
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from attnc.errors import (
+    AttncError,
+    TargetCodeError,
+    TargetKindError,
+    TargetMissingError,
+    TargetNameError,
+    TargetSyntaxError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EXPRESSION = "<--expr>"
+
+
+def load_target(target: str | None, expression: str | None) -> Callable[..., Any]:
+    """The function that the command line names.
+
+    Args:
+        target: FILE.py:NAME or module:NAME; NAME may have dots.
+        expression: Source of a lambda, in place of ``target``. It may use ``torch``, ``math`` and
+            ``attnc``.
+
+    Raises:
+        CommandLineError: There is none; the subclass tells why.
+        ModSignatureError: It has neither 4 nor 5 parameters.
+    """
+    from attnc.mods import mod_kind
+
+    if (target is None) is (expression is None):
+        raise TargetSyntaxError(target=target or "")
+    if target is not None:
+        name, value = target, _named(target)
+    else:
+        assert expression is not None
+        name, value = f"--expr {expression!r}", _evaluated(expression)
+    if not callable(value) or isinstance(value, type):
+        raise TargetKindError(target=name, got=_described(value))
+    mod_kind(value)
+    return value
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, ModuleType):
+        return "a module"
+    return f"of class {type(value).__name__}"
+
+
+def _named(target: str) -> Any:
+    place, colon, name = target.rpartition(":")
+    if not colon or not place or not name:
+        raise TargetSyntaxError(target=target)
+    is_file = place.endswith(".py") or "/" in place
+    module = _file_module(Path(place)) if is_file else _module(place)
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise TargetNameError(place=place, name=name, instead=_near(part, value))
+        value = getattr(value, part)
+    return value
+
+
+def _near(name: str, owner: Any) -> str:
+    """Names in ``owner`` that may have been meant: the similar ones, else all mods."""
+    names = [n for n in vars(owner) if not n.startswith("_")]
+    close = difflib.get_close_matches(name, names, n=3)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    mods = [n for n in names if _is_mod(getattr(owner, n))]
+    return f"Functions over indices there: {', '.join(mods)}." if mods else "It defines no mod."
+
+
+def _is_mod(value: Any) -> bool:
+    from attnc.mods import mod_kind
+
+    if not callable(value) or isinstance(value, type):
+        return False
+    try:
+        mod_kind(value)
+    except AttncError:
+        return False
+    return True
+
+
+def _file_module(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TargetMissingError(place=path, instead=_near_file(path))
+    # As when Python runs the file: modules beside it can be imported.
+    sys.path.insert(0, str(path.parent.resolve()))
+    name = path.stem if path.stem not in sys.modules else f"attnc_target_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TargetMissingError(place=path, instead=" as a Python file. Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _user_code(str(path), path.resolve()):
+        spec.loader.exec_module(module)
+    return module
+
+
+def _near_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f", nor does the folder {path.parent}."
+    names: Iterable[str] = (p.name for p in path.parent.iterdir() if p.suffix == ".py")
+    close = difflib.get_close_matches(path.name, sorted(names), n=3)
+    return f". Did you mean {' or '.join(str(path.parent / n) for n in close)}?" if close else "."
+
+
+def _module(name: str) -> ModuleType:
+    # The console script leaves the current folder out of the path; python -m has it.
+    sys.path.insert(0, str(Path.cwd()))
+    with _user_code(f"module {name}", None):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            instead = " as a module. For a file write FILE.py:NAME."
+            raise TargetMissingError(place=name, instead=instead) from error
+
+
+def _evaluated(expression: str) -> Any:
+    import math
+
+    import torch
+
+    import attnc
+
+    # Python asks linecache for source; errors then show the text of the expression.
+    lines = [f"{line}\n" for line in expression.splitlines()]
+    linecache.cache[_EXPRESSION] = (len(expression), None, lines, _EXPRESSION)
+    with _user_code(f"--expr {expression!r}", None):
+        code = compile(expression.strip(), _EXPRESSION, "eval")
+        return eval(code, {"torch": torch, "math": math, "attnc": attnc})
+
+
+@contextmanager
+def _user_code(place: str, path: Path | None) -> Iterator[None]:
+    """Turns what the user's code raises while it is loaded into one line."""
+    try:
+        yield
+    except AttncError:
+        raise
+    except SyntaxError as error:
+        where = f"line {error.lineno}" if error.lineno else "unknown line"
+        source = (error.text or "").strip()
+        told = f"{error.msg} in {where}" + (f", `{source}`." if source else ".")
+        raise TargetCodeError(place=place, error=told) from error
+    except (Exception, SystemExit) as error:
+        raise TargetCodeError(place=place, error=f"{raised(error)}.") from error
+
+
+def raised(error: BaseException) -> str:
+    """An exception on one line: class, message, and the innermost line outside of libraries."""
+    frames = traceback.extract_tb(error.__traceback__)
+    packages = (str(Path(__file__).parent.parent), "<frozen", sys.prefix, sys.base_prefix)
+    own = [f for f in frames if not f.filename.startswith(packages)]
+    where = f" in {own[-1].filename}:{own[-1].lineno}, `{own[-1].line}`" if own else ""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}{where}" if message else type(error).__name__ + where
