@@ -165,7 +165,8 @@ def _floor_div(numerator: Sympy, divisor: int, block_m: int) -> Sympy:
     from sympy import Add, Integer, floor
 
     constant, rest = numerator.as_coeff_Add()
-    outside, inside = [], []
+    outside: list[Sympy] = []
+    inside: list[Sympy] = []
     for addend in Add.make_args(rest):
         factor = addend.as_coeff_Mul()[0]
         (outside if factor % divisor == 0 else inside).append(addend)

@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc import interval_ops
-from attnc.interval_ops import Range, chosen, everything, hull, point
+from attnc import float_ranges, integer_ranges
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -42,14 +41,14 @@ from attnc.ir import (
     UnaryOp,
     walk,
 )
+from attnc.linear_bounds import linear_bounds
 from attnc.pyramid import TensorRanges
+from attnc.ranges import LIMITS, NUMPY, Array, Range, chosen, everything, hull, point
 
 Ints = NDArray[np.int64]
 Truths = NDArray[np.int8]
 Flags = NDArray[np.bool_]
 Value = Range | Truths
-
-_MAX_LINEAR_NODES = 64
 
 
 class Truth(IntEnum):
@@ -146,6 +145,24 @@ def may_wrap(exprs: Sequence[Expr], boxes: Boxes, facts: Facts) -> Flags:
     return result
 
 
+def never_wraps(
+    exprs: Sequence[Expr],
+    facts: Facts,
+    *,
+    n_batch: int,
+    n_heads: int,
+    n_queries: int,
+    n_keys: int,
+) -> bool:
+    """Whether no integer operation in ``exprs`` can wrap at any index below these extents.
+
+    It is what loop bounds in closed form rely on. ``facts`` holds the values of parameters.
+    """
+    extents = (n_batch, n_heads, n_queries, n_keys)
+    whole = Boxes(*((np.array([0]), np.array([max(extent - 1, 0)])) for extent in extents))
+    return not may_wrap(exprs, whole, facts).any()
+
+
 def _truths(value: Value) -> Truths:
     assert not isinstance(value, Range)
     return value
@@ -177,7 +194,8 @@ def _value(node: Expr, values: Mapping[Expr, Value], boxes: Boxes, facts: Facts)
         case Unary(UnaryOp.ISNAN, x):
             return _number(values[x]).may_nan.astype(np.int8)
         case Unary(op, x):
-            return interval_ops.unary(op, _number(values[x]), x.dtype)
+            ranges = float_ranges if x.dtype.is_float else integer_ranges
+            return ranges.unary(op, _number(values[x]), x.dtype)
         case Binary(op, lhs, rhs) if lhs.dtype is DType.BOOL:
             return _logical(op, _truths(values[lhs]), _truths(values[rhs]))
         case Binary(op, lhs, rhs):
@@ -216,10 +234,11 @@ def _logical(op: BinaryOp, x: Truths, y: Truths) -> Truths:
 def _arithmetic(node: Binary, values: Mapping[Expr, Value]) -> Range:
     op, lhs, rhs = node.op, node.lhs, node.rhs
     x, y = _number(values[lhs]), _number(values[rhs])
-    result = interval_ops.binary(op, x, y, node.dtype, same=lhs is rhs)
+    ranges = float_ranges if node.dtype.is_float else integer_ranges
+    result = ranges.binary(op, x, y, node.dtype, same=lhs is rhs)
     if op not in (BinaryOp.ADD, BinaryOp.SUB) or not node.dtype.is_int:
         return result
-    bounds = _linear_bounds(lhs, rhs, -1 if op is BinaryOp.SUB else 1, values)
+    bounds = linear_bounds(lhs, rhs, -1 if op is BinaryOp.SUB else 1, values)
     if bounds is None:
         return result
     lo, hi, exact = bounds
@@ -240,7 +259,7 @@ def _compared(op: CompareOp, lhs: Expr, rhs: Expr, values: Mapping[Expr, Value])
         below, above = np.zeros(1, bool), np.zeros(1, bool)
         not_below, not_above = ~below, ~above
     elif lhs.dtype.is_int:
-        bounds = _linear_bounds(lhs, rhs, -1, values)
+        bounds = linear_bounds(lhs, rhs, -1, values)
         if bounds is not None:
             lo, hi, exact = bounds
             below, above = below | (exact & (hi < 0)), above | (exact & (lo > 0))
@@ -295,10 +314,10 @@ def _converted(x: Range, source: DType, to: DType) -> Value:
         return _three(other, zero, x.may_nan, True)
     with np.errstate(over="ignore", invalid="ignore"):
         if to.is_float:
-            number = interval_ops.NUMPY[to]
+            number = NUMPY[to]
             return Range(x.lo.astype(number), x.hi.astype(number), x.may_nan)
         if not source.is_float:
-            result = interval_ops.fitted(x.lo, x.hi, to)
+            result = integer_ranges.fitted(x.lo, x.hi, to)
             return Range(result.lo, result.hi, wrapped=result.wrapped | x.wrapped)
         lo, hi = _saturated(x.lo, to), _saturated(x.hi, to)
     # NaN becomes 0.
@@ -307,8 +326,8 @@ def _converted(x: Range, source: DType, to: DType) -> Value:
     )
 
 
-def _saturated(x: interval_ops.Array, to: DType) -> Ints:
-    low, high = interval_ops.LIMITS[to]
+def _saturated(x: Array, to: DType) -> Ints:
+    low, high = LIMITS[to]
     wide = np.trunc(x.astype(np.float64))
     inside = (wide >= low) & (wide < -float(low))
     numbers = np.where(inside, wide, 0).astype(np.int64)
@@ -353,61 +372,8 @@ def _reduced(node: Reduce, body: Value) -> Value:
             return hull(numbers, numbers)
         case ReduceOp.SUM if node.dtype.is_int:
             extent = point(node.extent, node.dtype)
-            total = interval_ops.binary(BinaryOp.MUL, numbers, extent, node.dtype, same=False)
+            total = integer_ranges.binary(BinaryOp.MUL, numbers, extent, node.dtype, same=False)
             # Partial sums lie between 0 and the total.
             return total
         case _:
             return everything(node.dtype)
-
-
-def _linear_bounds(
-    lhs: Expr, rhs: Expr, sign: int, values: Mapping[Expr, Value]
-) -> tuple[Ints, Ints, Flags] | None:
-    """Bounds of ``lhs + sign * rhs`` as one linear form, and where they hold.
-
-    None where no term occurs on both sides, so that nothing is gained over interval arithmetic.
-    """
-    constant = Const | Param
-    if isinstance(lhs, constant) or isinstance(rhs, constant) or not (lhs.children + rhs.children):
-        return None
-    terms: dict[Expr, int] = {}
-    inner: list[Expr] = []
-    if not _collect(lhs, 1, terms, inner) | _collect(rhs, sign, terms, inner):
-        return None
-    lo, hi, exact = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, bool)
-    magnitude = np.zeros(1)
-    for term, factor in terms.items():
-        x = _number(values[term])
-        ends = (x.lo, x.hi) if factor >= 0 else (x.hi, x.lo)
-        magnitude = magnitude + np.maximum(np.abs(x.lo.astype(float)), np.abs(x.hi)) * abs(factor)
-        with np.errstate(over="ignore"):
-            lo, hi = lo + factor * ends[0], hi + factor * ends[1]
-    for node in inner:
-        exact = exact & ~_number(values[node]).wrapped
-    return lo, hi, exact & (magnitude < 2.0**62)
-
-
-def _collect(expr: Expr, factor: int, terms: dict[Expr, int], inner: list[Expr]) -> bool:
-    """Adds ``factor * expr`` to a linear form; whether a term came up that was there before."""
-    match expr:
-        # Shared operands are visited once per use: the limit keeps deep sums cheap.
-        case _ if len(inner) >= _MAX_LINEAR_NODES:
-            pass
-        case Binary(BinaryOp.ADD | BinaryOp.SUB as op, x, y):
-            inner.append(expr)
-            other = -factor if op is BinaryOp.SUB else factor
-            return _collect(x, factor, terms, inner) | _collect(y, other, terms, inner)
-        case Binary(BinaryOp.MUL, x, Const(int(c))) | Binary(BinaryOp.MUL, Const(int(c)), x) if (
-            abs(factor * c) < 2**31
-        ):
-            inner.append(expr)
-            return _collect(x, factor * c, terms, inner)
-        case Unary(UnaryOp.NEG, x):
-            inner.append(expr)
-            return _collect(x, -factor, terms, inner)
-        case Cast(x, DType.INT32 | DType.INT64) if x.dtype.is_int:
-            inner.append(expr)
-            return _collect(x, factor, terms, inner)
-    repeated = expr in terms and not isinstance(expr, Const)
-    terms[expr] = terms.get(expr, 0) + factor
-    return repeated

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attnc.evaluate import evaluate
-from attnc.intervals import Boxes, Facts, Truth, may_wrap, truth_of
+from attnc.intervals import Boxes, Facts, Truth, may_wrap, never_wraps, truth_of
 from attnc.ir import (
     B_IDX,
     H_IDX,
@@ -250,7 +250,8 @@ def test_wrapping_is_seen() -> None:
 
     assert truth_of(mask, box, Facts())[0] != Truth.ALWAYS
     assert may_wrap([mask], box, Facts())[0]
-    assert not may_wrap([mask], boxes_of((0, 0), (0, 0), (0, 0), (0, 0)), Facts())[0]
+    assert not never_wraps([mask], Facts(), n_batch=1, n_heads=1, n_queries=2, n_keys=9)
+    assert never_wraps([mask], Facts(), n_batch=1, n_heads=1, n_queries=1, n_keys=9)
 
 
 @settings(max_examples=150, deadline=None)
