@@ -18,6 +18,7 @@ wider type. The kernels do the same. Where PyTorch raises or leaves the result o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
@@ -314,8 +315,7 @@ def _gathered(tensor: torch.Tensor, indices: Sequence[torch.Tensor], dtype: DTyp
     if not indices:
         return tensor.to(target)
     if 0 in tensor.shape:
-        shape = torch.broadcast_shapes(*(index.shape for index in indices))
-        return torch.zeros((), dtype=target, device=tensor.device).expand(shape)
+        return torch.zeros_like(functools.reduce(torch.add, indices), dtype=target)
     where = tuple(
         _into_range(index, size) for index, size in zip(indices, tensor.shape, strict=True)
     )

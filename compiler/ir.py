@@ -356,7 +356,8 @@ class Cast(Expr):
         return (self.x, self.to)
 
     def rebuild(self, children: tuple[Expr, ...]) -> Expr:
-        return Cast(*children, self.to)
+        (x,) = children
+        return Cast(x, self.to)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -62,7 +62,8 @@ class _Writer:
         """A tensor of document numbers, and the index into it that comes before the token."""
         per_batch = self.draw(st.booleans())
         shape = (self.limits.n_batch, self.limits.length) if per_batch else (self.limits.length,)
-        layout = self.draw(st.sampled_from(["contiguous", "sliced", "transposed", "expanded"]))
+        layouts: tuple[Layout, ...] = ("contiguous", "sliced", "transposed", "expanded")
+        layout = self.draw(st.sampled_from(layouts))
         recipe = TensorRecipe(
             shape,
             self.one_of(*dtypes),
