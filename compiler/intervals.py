@@ -185,17 +185,16 @@ def _value(node: Expr, values: Mapping[Expr, Value], boxes: Boxes, facts: Facts)
             return point(value, dtype)
         case Param(number, dtype) if facts.params is not None:
             return _value(Const(facts.params[number], dtype), values, boxes, facts)
-        case Param() | Ref() | Score():
-            return _unknown(node.dtype)
-        case RowIndex():
+        case Param() | Ref() | Score() | RowIndex():
             return _unknown(node.dtype)
         case Unary(UnaryOp.NOT, x) if x.dtype is DType.BOOL:
             return (2 - _truths(values[x])).astype(np.int8)
         case Unary(UnaryOp.ISNAN, x):
             return _number(values[x]).may_nan.astype(np.int8)
         case Unary(op, x):
-            ranges = float_ranges if x.dtype.is_float else integer_ranges
-            return ranges.unary(op, _number(values[x]), x.dtype)
+            if x.dtype.is_float:
+                return float_ranges.unary(op, _number(values[x]), x.dtype)
+            return integer_ranges.unary(op, _number(values[x]), x.dtype)
         case Binary(op, lhs, rhs) if lhs.dtype is DType.BOOL:
             return _logical(op, _truths(values[lhs]), _truths(values[rhs]))
         case Binary(op, lhs, rhs):
@@ -234,9 +233,10 @@ def _logical(op: BinaryOp, x: Truths, y: Truths) -> Truths:
 def _arithmetic(node: Binary, values: Mapping[Expr, Value]) -> Range:
     op, lhs, rhs = node.op, node.lhs, node.rhs
     x, y = _number(values[lhs]), _number(values[rhs])
-    ranges = float_ranges if node.dtype.is_float else integer_ranges
-    result = ranges.binary(op, x, y, node.dtype, same=lhs is rhs)
-    if op not in (BinaryOp.ADD, BinaryOp.SUB) or not node.dtype.is_int:
+    if node.dtype.is_float:
+        return float_ranges.binary(op, x, y, node.dtype, same=lhs is rhs)
+    result = integer_ranges.binary(op, x, y, node.dtype, same=lhs is rhs)
+    if op not in (BinaryOp.ADD, BinaryOp.SUB):
         return result
     bounds = linear_bounds(lhs, rhs, -1 if op is BinaryOp.SUB else 1, values)
     if bounds is None:

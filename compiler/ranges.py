@@ -43,11 +43,12 @@ class Range:
 
     def known_bits(self) -> tuple[Array, Array]:
         """Masks of the bits known to be 0 and known to be 1, in int64 two's complement."""
-        differing = self.lo ^ self.hi
+        differing: Array = self.lo ^ self.hi
         for shift in (1, 2, 4, 8, 16, 32):
             differing = differing | (differing >> shift)
         # A negative difference (signs differ) smears to all ones: nothing is known.
-        zeros, ones = ~self.lo & ~differing, self.lo & ~differing
+        zeros: Array = ~self.lo & ~differing
+        ones: Array = self.lo & ~differing
         if self.zeros is None or self.ones is None:
             return zeros, ones
         return zeros | self.zeros, ones | self.ones
