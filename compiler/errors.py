@@ -159,7 +159,7 @@ class UnsupportedOperationError(TraceError, NotImplementedError):
     )
 
 
-class InPlaceOperationError(TraceError, TypeError):
+class InPlaceOperationError(TraceError, RuntimeError):  # torch's += swallows a TypeError
     template = (
         "{location}: `{source}` changes a tensor in place ({operation}). A mask_mod or score_mod "
         "is evaluated for many positions in any order, so it must not write. Compute a new value "

@@ -252,7 +252,7 @@ def _spelling(name: str) -> str:
 
 def _alternatives(name: str) -> str:
     names = supported_names()
-    close = difflib.get_close_matches(name.strip("_"), names, n=3)
+    close = difflib.get_close_matches(name.strip("_"), names, n=3, cutoff=0.65)
     if not close:
         return "Write it with arithmetic, comparisons, torch.where and the functions of torch."
     return f"Close to it and supported: {', '.join(names[n] for n in close)}."

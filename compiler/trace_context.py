@@ -103,7 +103,8 @@ class TracedValue:
 
     def __float__(self) -> NoReturn:
         self._concrete(
-            "a float", "Use torch.sqrt, torch.exp, ... in place of math functions, .float() for it."
+            "a float",
+            "Use torch.sqrt, torch.exp, ... in place of math functions, .float() for float().",
         )
 
     def __complex__(self) -> NoReturn:

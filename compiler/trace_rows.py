@@ -10,9 +10,9 @@ import torch
 
 from attnc.errors import DataDependentShapeError
 from attnc.ir import Const, Gather
-from attnc.slots import BOOL, INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
+from attnc.slots import INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
 from attnc.symbols import Row, Symbol
-from attnc.trace_context import Context, refuse
+from attnc.trace_context import Context, TracedValue, refuse
 from attnc.trace_location import user_location
 from attnc.trace_promote import not_a_scalar, select
 
@@ -142,15 +142,13 @@ class _Parts:
         if isinstance(item, list):
             item = torch.tensor(item)
         if isinstance(item, torch.Tensor):
-            if item.dtype is torch.bool:
-                raise data_dependent("a bool index")
-            item = gather(self.context, item, ()) if item.dim() == 0 else row_of(self.context, item)
+            item = self.context.value(item)
         if isinstance(item, (bool, np.bool_)):
             raise data_dependent("a bool index")
-        if isinstance(item, Symbol):
-            if item.kind is BOOL:
+        if isinstance(item, TracedValue):
+            if item.dtype is torch.bool:
                 raise data_dependent("a bool index")
-            if item.kind.is_float:
+            if item.dtype.is_floating_point:
                 raise refuse("a float index", "Convert it with .long() or .int().")
         if isinstance(item, np.integer):
             return int(item)

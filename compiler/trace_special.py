@@ -288,4 +288,4 @@ def _tensor(context: Context, *args: Any, **kwargs: Any) -> Any:
 def supported_names() -> Mapping[str, str]:
     """Public names of supported functions -> how a user writes them."""
     names = (n for n in (*ELEMENTWISE, *SPECIAL) if not n.startswith("_") and "." not in n)
-    return {n: f"torch.{n}" if hasattr(torch, n) else f".{n}" for n in names}
+    return {n: f"torch.{n}" if callable(getattr(torch, n, None)) else f".{n}" for n in names}
