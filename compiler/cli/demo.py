@@ -17,17 +17,15 @@ from rich.progress import Progress
 from rich.syntax import Syntax
 from rich.table import Table
 
-from attnc import create_block_mask, kernel
+from attnc import Analysis, Kernel, analyze, kernel
 from attnc.cli import embedding
 from attnc.cli.embedding import Row
-from attnc.picture import tile_picture
-from attnc.run_table import RunTable
 from attnc.testing import check
 
 TOLERANCE = 1e-4
 QUERY = "How do I handle an error raised by my code?"
 _LEFT_OUT = "attnc_demo_left_out"
-_TILE = 64
+_TILE = 32  # tokens
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Contender:
     n_rounds: int
 
 
-def document_mask(doc: torch.Tensor) -> Any:
+def document_mask(doc: torch.Tensor) -> Kernel:
     """The mask of packed sentences: ``doc`` is (batch, n_tokens), the sentence of each token."""
 
     @kernel
@@ -143,24 +141,23 @@ def _best_matches(query: str, embeddings: torch.Tensor, texts: Sequence[str], mo
 
 def _tiles(rows: Sequence[Row]) -> Panel:
     """The first row as a picture, and what is skipped in all of them."""
-    tables = [_table(row) for row in rows]
-    n_tiles = sum(table.n_tiles for table in tables)
-    n_empty = sum(table.n_empty for table in tables)
+    analyses = [_analysis(row) for row in rows]
+    n_empty = sum(analysis.n_empty for analysis in analyses)
+    n_tiles = sum(analysis.table.n_tiles for analysis in analyses)
     return Panel(
-        tile_picture(tables[0].to_dense()[0, 0], _TILE, _TILE),
+        analyses[0].picture(),
         title=f"{100 * n_empty / n_tiles:.1f} % of {n_tiles:,} tiles skipped",
         subtitle=f"the first {rows[0].doc.numel()} tokens, in tiles of {_TILE} x {_TILE}",
         expand=False,
     )
 
 
-def _table(row: Row) -> RunTable:
+def _analysis(row: Row) -> Analysis:
     n_tokens = row.doc.shape[1]
-    mask = document_mask(row.doc)
-    return create_block_mask(mask, 1, 1, n_tokens, n_tokens, device="cpu", BLOCK_SIZE=_TILE).table
+    return analyze(document_mask(row.doc), 1, 1, n_tokens, n_tokens, BLOCK_SIZE=_TILE)
 
 
-def _kernel_heart(same_document: Any) -> Panel:
+def _kernel_heart(same_document: Kernel) -> Panel:
     body = _body_of("add_tile", same_document.source("triton"))
     heart = Syntax(body, "python", background_color="default", word_wrap=True)
     return Panel(heart, title="its Triton kernel: what one tile of keys adds", expand=False)
