@@ -1,0 +1,409 @@
+"""Text of IR expressions in Triton: scalars, rows (BLOCK_M, 1), columns (1, BLOCK_N) and tiles.
+
+Triton's ``//``, ``%``, shifts, casts, min and max differ from the IR's at the edges, so that most
+of them are calls of functions in ``triton_functions.py.jinja``; the writer keeps their names. What
+is an operand is a tensor: a bare number would take Triton's idea of its dtype, so constants are
+typed unless the other operand of an infix operator decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from attnc.ir import (
+    Binary,
+    BinaryOp,
+    Cast,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    Gather,
+    Index,
+    Level,
+    Param,
+    Reduce,
+    ReduceOp,
+    Ref,
+    RowIndex,
+    Score,
+    Select,
+    Unary,
+    UnaryOp,
+)
+from attnc.schedule import Let
+
+_INDENT = "    "
+_MAX_DEPTH = 20  # of one statement: Python's parser and Triton's visitor recurse
+_NAMES = {DType.BOOL: "tl.int1"}
+_SHAPES = {
+    Level.UNIFORM: "()",
+    Level.ROW: "(BLOCK_M, 1)",
+    Level.COLUMN: "(1, BLOCK_N)",
+    Level.ELEMENT: "(BLOCK_M, BLOCK_N)",
+}
+_BITS = {DType.INT32: 32, DType.INT64: 64}
+
+_UNARY_CALLS = {
+    UnaryOp.ABS: "tl.abs",
+    UnaryOp.EXP: "tl.exp",
+    UnaryOp.EXP2: "tl.exp2",
+    UnaryOp.LOG: "tl.log",
+    UnaryOp.LOG2: "tl.log2",
+    UnaryOp.SIN: "tl.sin",
+    UnaryOp.COS: "tl.cos",
+    UnaryOp.ERF: "tl.erf",
+    UnaryOp.FLOOR: "tl.floor",
+    UnaryOp.CEIL: "tl.ceil",
+}
+# With a twin for float64: series are longer there, and sqrt and division have other names.
+_UNARY_FUNCTIONS = {
+    UnaryOp.EXPM1: "expm1",
+    UnaryOp.LOG1P: "log1p",
+    UnaryOp.TANH: "tanh",
+    UnaryOp.SQRT: "square_root",
+    UnaryOp.RSQRT: "reciprocal_root",
+    UnaryOp.SIGMOID: "logistic",
+}
+_INFIX = {
+    BinaryOp.ADD: "+",
+    BinaryOp.SUB: "-",
+    BinaryOp.MUL: "*",
+    BinaryOp.AND: "&",
+    BinaryOp.OR: "|",
+    BinaryOp.XOR: "^",
+}
+_BOOL_INFIX = {
+    BinaryOp.ADD: "|",
+    BinaryOp.MAX: "|",
+    BinaryOp.MUL: "&",
+    BinaryOp.MIN: "&",
+    BinaryOp.AND: "&",
+    BinaryOp.OR: "|",
+    BinaryOp.XOR: "^",
+}
+_REDUCE = {
+    ReduceOp.SUM: BinaryOp.ADD,
+    ReduceOp.MAX: BinaryOp.MAX,
+    ReduceOp.MIN: BinaryOp.MIN,
+}
+
+
+def type_name(dtype: DType) -> str:
+    """Triton's name of ``dtype``."""
+    return _NAMES.get(dtype, f"tl.{dtype.value}")
+
+
+@dataclass
+class TritonWriter:
+    """Writes statements and expressions; remembers what they need.
+
+    Attributes:
+        wide_index: Offsets into captured tensors are computed in 64 bits.
+        raw_params: Constants still have the dtypes that the kernel's arguments have.
+        functions: Names of the functions of ``triton_functions.py.jinja`` in use.
+        not_negative: Names of ``Let``s whose value cannot be negative.
+    """
+
+    wide_index: bool
+    raw_params: bool = False
+    functions: set[str] = field(default_factory=set)
+    not_negative: set[str] = field(default_factory=set)
+
+    def assignments(self, lets: Iterable[Let]) -> list[str]:
+        """Lines that compute ``lets``, without indentation of their own."""
+        lines: list[str] = []
+        for let in lets:
+            text = self.expression(let.expr, let.name, let.level, lines)
+            lines.append(f"{let.name} = {text}")
+            if self._is_not_negative(let.expr):
+                self.not_negative.add(let.name)
+        return lines
+
+    def expression(self, expr: Expr, name: str, level: Level, lines: list[str]) -> str:
+        """Text of ``expr``, which is a tensor; ``lines`` receives the statements it needs.
+
+        Args:
+            expr: What to compute, over values that are named already.
+            name: Prefix for the names of intermediate values.
+            level: Shape of running values of a ``Reduce``.
+            lines: Statements before the one that uses the text.
+        """
+        texts: dict[Expr, str] = {}
+        depths: dict[Expr, int] = {}
+        n_parts = 0
+        for node in _outside_reductions(expr):
+            depth = 1 + max((depths.get(child, 0) for child in node.children), default=0)
+            match node:
+                case Reduce():
+                    texts[node] = self._reduction(node, f"{name}_sum{node.number}", level, lines)
+                    depth = 1
+                case _:
+                    texts[node] = self._text(node, texts)
+            if depth > _MAX_DEPTH and node is not expr:
+                part = f"{name}_part{n_parts}"
+                n_parts += 1
+                lines.append(f"{part} = {_bare(texts[node])}")
+                texts[node], depth = part, 1
+            depths[node] = depth
+        return _bare(self._typed(expr, texts))
+
+    def _reduction(self, node: Reduce, total: str, level: Level, lines: list[str]) -> str:
+        start = _literal(_neutral(node.op, node.dtype))
+        row = f"row{node.number}"
+        lines.append(f"{total} = tl.full({_SHAPES[level]}, {start}, {type_name(node.dtype)})")
+        lines.append(f"for {row}_number in range({node.extent}):")
+        inner = [f"{row} = tl.full((), {row}_number, tl.int32)"]
+        body = self.expression(node.body, total, level, inner)
+        inner.append(f"{total} = {self._binary_text(_REDUCE[node.op], node.dtype, total, body)}")
+        lines.extend(_INDENT + line for line in inner)
+        return total
+
+    def _text(self, node: Expr, texts: dict[Expr, str]) -> str:
+        match node:
+            case Index(name):
+                return name.value
+            case Score():
+                return "score"
+            case Const(value, _):
+                return _literal(value)
+            case Param(number, dtype) if self.raw_params:
+                function = "tl.full((), " if dtype.is_float else "tl.cast("
+                return f"{function}p{number}, {type_name(dtype)})"
+            case Param(number, _):
+                return f"p{number}"
+            case RowIndex(number):
+                return f"row{number}"
+            case Ref(name, _, _):
+                return name
+            case Unary():
+                return self._unary(node, self._typed(node.x, texts))
+            case Binary():
+                return self._binary(node, texts)
+            case Compare():
+                return self._compare(node, texts)
+            case Select(cond, if_true, if_false):
+                parts = (self._typed(part, texts) for part in (cond, if_true, if_false))
+                return f"tl.where({', '.join(_bare(part) for part in parts)})"
+            case Cast(x, to):
+                return self._cast(x.dtype, to, self._typed(x, texts))
+            case Gather():
+                return self._gather(node, texts)
+            case _:
+                raise AssertionError(f"unknown node {node}")
+
+    def _typed(self, expr: Expr, texts: dict[Expr, str]) -> str:
+        """Text of an operand as a tensor of its dtype."""
+        if isinstance(expr, Const):
+            return f"tl.full((), {texts[expr]}, {type_name(expr.dtype)})"
+        return texts[expr]
+
+    def _operands(self, lhs: Expr, rhs: Expr, texts: dict[Expr, str]) -> tuple[str, str]:
+        """Texts of the operands of an infix operator: at most one of them a bare number."""
+        if isinstance(lhs, Const) and isinstance(rhs, Const):
+            return self._typed(lhs, texts), texts[rhs]
+        return texts[lhs], texts[rhs]
+
+    def _call(self, function: str, *arguments: str) -> str:
+        self.functions.add(function)
+        return f"{function}({', '.join(_bare(a) for a in arguments)})"
+
+    def _unary(self, node: Unary, x: str) -> str:
+        match node.op:
+            case UnaryOp.NEG:
+                return f"(-{x})"
+            case UnaryOp.NOT:
+                return f"({x} == False)" if node.dtype is DType.BOOL else f"(~{x})"
+            case UnaryOp.ISNAN:
+                return f"({x} != {x})"
+            case UnaryOp.FLOOR | UnaryOp.CEIL | UnaryOp.TRUNC | UnaryOp.ROUND if node.dtype.is_int:
+                return x
+            case UnaryOp.TRUNC:
+                return self._call("truncate", x)
+            case UnaryOp.ROUND:
+                return self._call("round_to_even", x)
+            case op if op in _UNARY_FUNCTIONS:
+                suffix = "_64" if node.dtype is DType.FLOAT64 else ""
+                return self._call(_UNARY_FUNCTIONS[op] + suffix, x)
+            case op:
+                return f"{_UNARY_CALLS[op]}({_bare(x)})"
+
+    def _binary(self, node: Binary, texts: dict[Expr, str]) -> str:
+        op, lhs, rhs, dtype = node.op, node.lhs, node.rhs, node.dtype
+        match node:
+            case Binary(BinaryOp.FLOORDIV | BinaryOp.MOD, _, Const(int(n))) if dtype.is_int:
+                if n > 0:
+                    return self._divided_by_constant(op, lhs, n, self._typed(lhs, texts))
+            case Binary(BinaryOp.SHL | BinaryOp.SHR, _, Const(int(n))):
+                if 0 <= n < _BITS[dtype]:
+                    sign = "<<" if op is BinaryOp.SHL else ">>"
+                    return f"({self._typed(lhs, texts)} {sign} {n})"
+            case Binary(BinaryOp.POW, _, Const(int() | float() as n)):
+                power = self._constant_power(self._typed(lhs, texts), n, dtype)
+                if power is not None:
+                    return power
+        if op in _INFIX and dtype is not DType.BOOL:
+            return self._binary_text(op, dtype, *self._operands(lhs, rhs, texts))
+        return self._binary_text(op, dtype, self._typed(lhs, texts), self._typed(rhs, texts))
+
+    def _binary_text(self, op: BinaryOp, dtype: DType, lhs: str, rhs: str) -> str:
+        if dtype is DType.BOOL:
+            return f"({lhs} {_BOOL_INFIX[op]} {rhs})"
+        if op in _INFIX:
+            return f"({lhs} {_INFIX[op]} {rhs})"
+        suffix = "_64" if dtype is DType.FLOAT64 else ""
+        match op:
+            case BinaryOp.DIV:
+                return self._call("divide" + suffix, lhs, rhs)
+            case BinaryOp.FLOORDIV:
+                return self._call("floor_divide" + ("_float" if dtype.is_float else ""), lhs, rhs)
+            case BinaryOp.MOD:
+                return self._call("floor_modulo" + ("_float" if dtype.is_float else ""), lhs, rhs)
+            case BinaryOp.POW:
+                return self._call("power" + ("_float" if dtype.is_float else ""), lhs, rhs)
+            case BinaryOp.SHL | BinaryOp.SHR:
+                name = "shift_left" if op is BinaryOp.SHL else "shift_right"
+                return self._call(name, lhs, rhs, str(_BITS[dtype]))
+            case BinaryOp.MIN | BinaryOp.MAX:
+                name = "tl.minimum" if op is BinaryOp.MIN else "tl.maximum"
+                nan = ", propagate_nan=tl.PropagateNan.ALL" if dtype.is_float else ""
+                return f"{name}({_bare(lhs)}, {_bare(rhs)}{nan})"
+            case _:
+                raise AssertionError(f"unknown operator {op}")
+
+    def _divided_by_constant(self, op: BinaryOp, lhs: Expr, n: int, x: str) -> str:
+        if n & (n - 1) == 0:  # right for every sign: shifts and masks round down
+            if op is BinaryOp.FLOORDIV:
+                return f"({x} >> {n.bit_length() - 1})"
+            return f"({x} & {n - 1})"
+        if self._is_not_negative(lhs):
+            return f"({x} {op.value} {n})"
+        name = "floor_divide" if op is BinaryOp.FLOORDIV else "floor_modulo"
+        return self._call(f"{name}_positive", x, str(n))
+
+    def _constant_power(self, x: str, n: float, dtype: DType) -> str | None:
+        if dtype.is_int:
+            return self._call("integer_power", x, str(int(n))) if 0 <= n < _BITS[dtype] else None
+        suffix = "_64" if dtype is DType.FLOAT64 else ""
+        match n:
+            case 0.5:
+                return self._call("square_root" + suffix, x)
+            case -0.5:
+                return self._call("reciprocal_root" + suffix, x)
+            case 1:
+                return x
+            case -1:
+                one = f"tl.full((), 1.0, {type_name(dtype)})"
+                return self._call("divide" + suffix, one, x)
+            case 2 | 3:
+                return self._call("integer_power", x, str(int(n)))
+        return None
+
+    def _compare(self, node: Compare, texts: dict[Expr, str]) -> str:
+        op, lhs, rhs = node.op, node.lhs, node.rhs
+        if lhs.dtype is DType.BOOL:
+            # A true int1 is -1, which is less than false.
+            left, right = (
+                self._cast(lhs.dtype, DType.INT32, self._typed(x, texts)) for x in (lhs, rhs)
+            )
+            return f"({left} {op.value} {right})"
+        left, right = self._operands(lhs, rhs, texts)
+        return f"({left} {op.value} {right})"
+
+    def _cast(self, source: DType, to: DType, x: str) -> str:
+        if source is to:
+            return x
+        if to is DType.BOOL:
+            return f"({x} != 0)"
+        if source.is_float and to.is_int:
+            return self._call(f"to_{to.value}", x)
+        return f"tl.cast({_bare(x)}, {type_name(to)})"
+
+    def _gather(self, node: Gather, texts: dict[Expr, str]) -> str:
+        slot = f"t{node.slot}"
+        offsets = []
+        for dimension, index in enumerate(node.indices):
+            text = self._typed(index, texts)
+            size, stride = f"{slot}_size{dimension}", f"{slot}_stride{dimension}"
+            if self._is_not_negative(index):
+                place = f"tl.minimum({_bare(text)}, {size} - 1)"
+            else:
+                place = self._call("wrapped", text, size)
+            if self.wide_index:
+                place = f"tl.cast({place}, tl.int64)"
+            offsets.append(f"{place} * {stride}")
+        address = " + ".join([f"{slot}_ptr", *offsets])
+        if node.dtype is DType.BOOL:
+            return f"(tl.load({address}) != 0)"
+        return f"tl.cast(tl.load({address}), {type_name(node.dtype)})"
+
+    def _is_not_negative(self, expr: Expr) -> bool:
+        """Whether an integer provably is at least 0: by its form only, and only where that cannot
+        wrap around."""
+        match expr:
+            case Index() | RowIndex():
+                return True
+            case Const(value, dtype):
+                return dtype.is_int and value >= 0
+            case Ref(name, _, _):
+                return name in self.not_negative
+            case Binary(BinaryOp.AND, lhs, rhs):
+                return self._is_not_negative(lhs) or self._is_not_negative(rhs)
+            case Binary(BinaryOp.MOD, _, Const(int(n))):
+                return n > 0
+            case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR, lhs, Const(int(n))):
+                return n > 0 and self._is_not_negative(lhs)
+            case Binary(BinaryOp.MAX, lhs, rhs):
+                return self._is_not_negative(lhs) or self._is_not_negative(rhs)
+            case Binary(BinaryOp.MIN | BinaryOp.OR | BinaryOp.XOR, lhs, rhs):
+                return self._is_not_negative(lhs) and self._is_not_negative(rhs)
+            case Select(_, if_true, if_false):
+                return self._is_not_negative(if_true) and self._is_not_negative(if_false)
+            case _:
+                return False
+
+
+def _outside_reductions(root: Expr) -> Iterator[Expr]:
+    """Nodes of ``root``, operands before users, not looking into the bodies of reductions."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            yield node
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        if not isinstance(node, Reduce):
+            stack.extend((child, False) for child in reversed(node.children))
+
+
+def _neutral(op: ReduceOp, dtype: DType) -> int | float:
+    if op is ReduceOp.SUM:
+        return 0.0 if dtype.is_float else 0
+    if dtype.is_float:
+        return -math.inf if op is ReduceOp.MAX else math.inf
+    half = 1 << (_BITS[dtype] - 1)
+    return -half if op is ReduceOp.MAX else half - 1
+
+
+def _literal(value: bool | float) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
+    return repr(value)
+
+
+def _bare(text: str) -> str:
+    """``text`` without parentheses around the whole of it."""
+    if not (text.startswith("(") and text.endswith(")")):
+        return text
+    depth = 0
+    for place, letter in enumerate(text):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0 and place < len(text) - 1:
+            return text
+    return text[1:-1]

@@ -1,0 +1,79 @@
+"""Folders of the disk cache that hold Triton kernels: the source, and what a launch must know."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from attnc.plan import Plan, Spec, make_plan
+from attnc.runtime import cache
+
+SOURCE = "kernel.py"
+_FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class KernelFacts:
+    """What is known of a kernel without its plan.
+
+    Attributes:
+        block_m: Queries per tile.
+        block_n: Keys per tile.
+        n_warps: Warps per program.
+        n_stages: Depth of the software pipeline.
+        uses_table: It reads which tiles to visit.
+        slots: Numbers of the captured tensors that it reads, ascending.
+    """
+
+    block_m: int
+    block_n: int
+    n_warps: int
+    n_stages: int
+    uses_table: bool
+    slots: tuple[int, ...]
+
+
+def kernel_digest(spec: Spec, kind: str) -> str:
+    """Name of a cache entry of the given kind; computed without sympy, Jinja or Triton."""
+    return spec.digest("triton", kind, _environment())
+
+
+def source_entry(spec: Spec) -> cache.Entry:
+    """Cache entry with the source and the facts of the kernel of ``spec``."""
+    return cache.fetch(kernel_digest(spec, "source"), functools.partial(write_source, spec))
+
+
+def write_source(spec: Spec, folder: Path) -> Plan:
+    """Plans and renders a kernel into ``folder``; the plan."""
+    from attnc.render_triton import render
+
+    plan = make_plan(spec)
+    (folder / SOURCE).write_text(render(plan))
+    tiles = plan.tiles
+    facts = KernelFacts(
+        tiles.block_m, tiles.block_n, tiles.n_warps, tiles.n_stages, plan.uses_table, plan.slots
+    )
+    (folder / _FACTS).write_text(json.dumps(asdict(facts)))
+    return plan
+
+
+def read_facts(folder: Path) -> KernelFacts:
+    """The facts that ``write_source`` left in ``folder``."""
+    fields = json.loads((folder / _FACTS).read_text())
+    return KernelFacts(**{**fields, "slots": tuple(fields["slots"])})
+
+
+@functools.cache
+def _environment() -> str:
+    """What a kernel depends on besides its spec: Triton, and every source file of the compiler."""
+    digest = hashlib.sha256(version("triton").encode())
+    for package, suffix in (("attnc", ".py"), ("attnc.codegen_templates", ".jinja")):
+        for file in sorted(files(package).iterdir(), key=lambda f: f.name):
+            if file.name.endswith(suffix):
+                digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
