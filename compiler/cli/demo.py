@@ -25,7 +25,7 @@ from attnc.testing import check
 TOLERANCE = 1e-4
 QUERY = "How do I handle an error raised by my code?"
 _LEFT_OUT = "attnc_demo_left_out"
-_TILE = 32  # tokens
+_TILE = 64  # tokens
 
 
 @dataclass(frozen=True)
