@@ -85,14 +85,16 @@ def as_symbol(context: Context, value: Scalar) -> Symbol:
     if isinstance(value, Symbol):
         return value
     kind = common_dtype(context, (value,))
-    return context.symbol(context, _constant(value, kind), kind)
+    symbol: Symbol = context.symbol(context, _constant(value, kind), kind)
+    return symbol
 
 
 def cast(context: Context, value: Scalar, kind: DType) -> Symbol:
     """``value.to(kind)``."""
     if isinstance(value, Symbol) and value.kind is kind:
         return value
-    return context.symbol(context, convert(context, value, kind), kind)
+    symbol: Symbol = context.symbol(context, convert(context, value, kind), kind)
+    return symbol
 
 
 def to_dtype(context: Context, value: Scalar, dtype: torch.dtype) -> Symbol:

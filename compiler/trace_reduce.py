@@ -64,7 +64,8 @@ def _reduce_dims(
             break
         number = max(taken) + 1
     expr = Reduce(op, number, row.sizes[dim], body.expr)
-    return context.symbol(context, expr, body.kind)
+    symbol: Symbol = context.symbol(context, expr, body.kind)
+    return symbol
 
 
 def _dims(dim: Any) -> tuple[int, ...] | None:

@@ -34,7 +34,9 @@ def gather(context: Context, tensor: torch.Tensor, positions: tuple[Position, ..
         else Const(p, INT32 if INT32_MIN <= p <= INT32_MAX else INT64)
         for p in positions
     )
-    return context.symbol(context, Gather(context.slots.slot_of(tensor), indices, kind), kind)
+    expr = Gather(context.slots.slot_of(tensor), indices, kind)
+    symbol: Symbol = context.symbol(context, expr, kind)
+    return symbol
 
 
 def row_of(context: Context, tensor: torch.Tensor) -> Row:
