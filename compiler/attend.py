@@ -89,6 +89,25 @@ def attend(
     strict: bool = False,
 ) -> Outputs:
     """As ``attention``, with every output that a kernel can give."""
+    attend_here = _outside_of_graphs if torch.compiler.is_dynamo_compiling() else _attend
+    return attend_here(
+        q, k, v, mask, score, scale, enable_gqa, wants_lse, wants_max, backend, strict
+    )
+
+
+def _attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Any,
+    score: Mod | None,
+    scale: float | None,
+    enable_gqa: bool,
+    wants_lse: bool,
+    wants_max: bool,
+    backend: str | None,
+    strict: bool,
+) -> Outputs:
     if torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
@@ -108,6 +127,12 @@ def attend(
     if chosen == "reference":
         return _reference(inputs, enable_gqa)
     return run(inputs, chosen, wants_lse=wants_lse, wants_max=wants_max, strict=strict)
+
+
+@torch._disable_dynamo
+def _outside_of_graphs(*args: Any, **kwargs: Any) -> Outputs:
+    """As ``attend``, which torch.compile then calls as it stands, between two graphs."""
+    return _attend(*args, **kwargs)
 
 
 def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:

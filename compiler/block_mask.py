@@ -224,10 +224,10 @@ class BlockMask:
         return self._lists[name]
 
     def _make_lists(self, *, transposed: bool) -> None:
-        table = self.table.transpose() if transposed else self.table
+        table = _with_partial_tail(self.table)
         if not self._separate_full_blocks:
             table = replace(table, kinds=np.full_like(table.kinds, Kind.PARTIAL))
-        lists = table.to_lists()
+        lists = (table.transpose() if transposed else table).to_lists()
         arrays: list[np.ndarray[Any, Any] | None] = [lists.kv_num_blocks, lists.kv_indices]
         if self._separate_full_blocks:
             arrays += [lists.full_kv_num_blocks, lists.full_kv_indices]
@@ -448,6 +448,25 @@ class BlockMask:
             BLOCK_SIZE=self.BLOCK_SIZE,
             mask_mod=getattr(self.mask_mod, "fn", self.mask_mod),
         )
+
+
+def _with_partial_tail(table: RunTable) -> RunTable:
+    """The table as PyTorch lists it: a block that reaches beyond a length is never full."""
+    rows, columns = bool(table.n_queries % table.block_m), bool(table.n_keys % table.block_n)
+    if not (rows or columns):
+        return table
+    dense = table.to_dense()
+    if rows:
+        dense[:, :, -1] = np.minimum(dense[:, :, -1], Kind.PARTIAL)
+    if columns:
+        dense[:, :, :, -1] = np.minimum(dense[:, :, :, -1], Kind.PARTIAL)
+    return RunTable.from_dense(
+        dense,
+        n_queries=table.n_queries,
+        n_keys=table.n_keys,
+        block_m=table.block_m,
+        block_n=table.block_n,
+    )
 
 
 def _block_lengths(length: int, block: int, n_blocks: int) -> np.ndarray[Any, Any]:

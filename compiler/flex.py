@@ -121,7 +121,3 @@ def flex_attention(
         assert outputs.lse is not None
         return outputs.out, outputs.lse
     return outputs.out
-
-
-# Dynamo need not look inside: torch.compile(flex_attention) calls it as it stands.
-flex_attention._torchdynamo_disable = True  # type: ignore[attr-defined]
