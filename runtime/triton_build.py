@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 
 from attnc.plan import Plan, Spec, make_plan
 from attnc.runtime import cache
+from attnc.runtime.fingerprint import generator_digest
 
 SOURCE = "kernel.py"
 _FACTS = "facts.json"
@@ -40,7 +39,7 @@ class KernelFacts:
 
 def kernel_digest(spec: Spec, kind: str) -> str:
     """Name of a cache entry of the given kind; computed without sympy, Jinja or Triton."""
-    return spec.digest("triton", kind, _environment())
+    return spec.digest("triton", kind, version("triton"), generator_digest(".py.jinja"))
 
 
 def source_entry(spec: Spec) -> cache.Entry:
@@ -66,14 +65,3 @@ def read_facts(folder: Path) -> KernelFacts:
     """The facts that ``write_source`` left in ``folder``."""
     fields = json.loads((folder / _FACTS).read_text())
     return KernelFacts(**{**fields, "slots": tuple(fields["slots"])})
-
-
-@functools.cache
-def _environment() -> str:
-    """What a kernel depends on besides its spec: Triton, and every source file of the compiler."""
-    digest = hashlib.sha256(version("triton").encode())
-    for package, suffix in (("attnc", ".py"), ("attnc.codegen_templates", ".jinja")):
-        for file in sorted(files(package).iterdir(), key=lambda f: f.name):
-            if file.name.endswith(suffix):
-                digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()
