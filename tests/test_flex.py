@@ -55,7 +55,7 @@ def test_results_are_those_of_pytorch() -> None:
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(aux.lse, expected_aux.lse, atol=1e-5, rtol=1e-6)
     scores = torch.einsum("bhqd,bhkd->bhqk", q, k.repeat_interleave(2, 1)) * 0.3
-    h, i, j = (torch.arange(n) for n in (4, 129, 150))
+    h, i, j = (torch.arange(n, dtype=torch.float64) for n in (4, 129, 150))
     biased = scores - 0.1 * (h[:, None, None] + 1) * (i[:, None] - j)
     visible = biased.masked_fill(i[:, None] < j, -torch.inf)
     torch.testing.assert_close(aux.max_scores, visible.amax(-1))
