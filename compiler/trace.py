@@ -45,6 +45,14 @@ _NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
 #: Functions of tensors whose result shares no memory with them.
 _COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
 
+#: By identity, because the name of a torch function is no constant while dynamo traces.
+_FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
+    function: name
+    for name in (*ELEMENTWISE, *SPECIAL)
+    for owner in (torch.Tensor, torch.nn.functional, torch)
+    if callable(function := getattr(owner, name, None))
+} | {torch.Tensor.where: "Tensor.where"}
+
 
 @dataclass(frozen=True)
 class Traced:
@@ -284,11 +292,9 @@ class _Mode(TorchFunctionMode):
         if func is torch.Tensor.__getitem__ and (element := self._element(*args)) is not None:
             return element
         kwargs = kwargs or {}
-        name = func.__name__
+        name = _FUNCTION_NAMES.get(func) or func.__name__
         if _meets_symbol(args) or (kwargs and _meets_symbol(kwargs.values())):
-            return self.context.call(
-                "Tensor.where" if func is torch.Tensor.where else name, args, kwargs
-            )
+            return self.context.call(name, args, kwargs)
         made = self.context.made
         if name in _WRITING_OPERATORS or _writes(name) or "out" in kwargs:
             target = kwargs.get("out", args[0] if args else None)

@@ -401,3 +401,17 @@ def test_writes_to_tensors_made_inside_are_allowed() -> None:
     slots = SlotTable()
     trace_score(mod, slots)
     assert slots.tensors[0].tolist() == [1.0, 3.0, 1.0, 1.0]
+
+
+@pytest.mark.slow  # imports dynamo
+def test_tracing_runs_inside_dynamo() -> None:
+    """A mod is traced while torch.compile traces its caller, without a graph break."""
+    doc = NAMES["doc"]
+
+    def n_slots(x: torch.Tensor) -> torch.Tensor:
+        slots = SlotTable()
+        trace_mask(lambda b, h, q, kv: (doc[q] == doc[kv]) & (torch.where(q > kv, q, 1) < 5), slots)
+        return x + len(slots.tensors)
+
+    compiled = torch.compile(n_slots, backend="eager", fullgraph=True)
+    assert compiled(torch.zeros(())).item() == 1.0
