@@ -206,6 +206,8 @@ def _phase(plan: Plan, *, is_partial: bool) -> PhaseText:
     result = "row[j]" if plan.score is None else elements.value(plan.score.result)
     if mask is not None:
         visible = elements.value(mask.result)
+        if " " in visible:  # a choice in front of ? would swallow it
+            visible = f"({visible})"
         result = f"{visible} ? {result} : -Limits<real>::inf"
     element_lines = [*elements.lines, f"row[j] = {result};"]
 
