@@ -25,12 +25,13 @@ def simplify(expr: Expr) -> Expr:
         if node in done:
             stack.pop()
             continue
-        waiting = [child for child in node.children if child not in done]
+        operands = node.children
+        waiting = [child for child in operands if child not in done]
         if waiting:
             stack.extend(reversed(waiting))
             continue
-        children = tuple(done[child] for child in node.children)
-        rebuilt = node if children == node.children else node.rebuild(children)
+        children = tuple(done[child] for child in operands)
+        rebuilt = node if children == operands else node.rebuild(children)
         successor = _rewritten(rebuilt)
         if successor is None:
             done[rebuilt] = done[node] = rebuilt
