@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from math import gcd
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from attnc.bound_terms import NotAnIntervalError, Sympy, Term, clamped_to_bit, symbol
 
 _MAX_PERIOD = 4096
+_MAX_WIDTHS = 4
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class BlockRun:
     stop: Any
 
 
+@lru_cache(maxsize=4096)
 def is_never_negative(expr: Sympy) -> bool:
     """Whether ``expr >= 0`` can be proved; bounds of floor and one side of Max and Min are used."""
     expr = expr.expand()
@@ -81,6 +84,8 @@ def block_run(term: Term, block_m: int, block_n: int) -> BlockRun:
 
 def _doubtful_widths(term: Term) -> Iterable[Sympy]:
     """Widths ``high - low`` that may be zero or less: then the interval is empty."""
+    if len(term.highs) * len(term.lows) > _MAX_WIDTHS:
+        return  # the bounds stay sound; comparing many of them in sympy takes seconds
     for high, low in product(sorted(term.highs, key=str), sorted(term.lows, key=str)):
         width = (high - low).expand()
         if symbol("n_kv_blocks") not in width.free_symbols and not is_never_negative(width - 1):

@@ -32,7 +32,7 @@ from attnc.ir import (
 )
 
 Sympy = Any
-_MAX_TERMS = 16
+_MAX_TERMS = 8
 
 
 class NotAnIntervalError(Exception):
