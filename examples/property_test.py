@@ -1,9 +1,9 @@
 """Property test: an off-by-one in a mask is found and shrunk to an example that can be pasted.
 
-    attnc check examples/property_test.py:window --examples 5
+    attnc check examples/property_test.py:window --expected examples/property_test.py:meant
 
-checks that the kernel does what the function says. That the function says what was meant is
-checked by ``expected``: here against the sentence "a token sees itself and the 31 before it".
+finds it, too. Without ``expected`` a check is that kernels do what the function says; with it,
+also that the function says what was meant: "a token sees itself and the 31 before it".
 """
 
 from __future__ import annotations
