@@ -1,0 +1,90 @@
+"""Running CPU kernels below the public surface: one unit of many, any instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attnc.blocks import classify
+from attnc.ir import DType
+from attnc.plan import Spec
+from attnc.program import Program, build_program
+from attnc.run_table import RunTable
+from attnc.runtime.call import Call, CompiledKernel
+from attnc.runtime.cpu import load_cpu_kernels
+from attnc.runtime.isa import best_isa
+from attnc.target import CpuIsa, CpuTarget
+
+
+@dataclass(frozen=True)
+class Result:
+    out: torch.Tensor
+    lse: torch.Tensor
+    max_scores: torch.Tensor
+
+
+def spec_of(
+    program: Program,
+    *,
+    dtype: torch.dtype = torch.float32,
+    head_dim: int = 16,
+    value_dim: int | None = None,
+    isa: CpuIsa | None = None,
+    **options: Any,
+) -> Spec:
+    return Spec(
+        mask=program.lifted.exprs[0],
+        score=program.lifted.exprs[1],
+        slots=program.slots,
+        params=program.lifted.dtypes,
+        dtype=str(dtype).removeprefix("torch."),
+        head_dim=head_dim,
+        value_dim=head_dim if value_dim is None else value_dim,
+        target=CpuTarget(isa or best_isa()),
+        wants_lse=True,
+        wants_max=True,
+        **options,
+    )
+
+
+def program_of(mask: Any, score: Any, dtype: torch.dtype = torch.float32) -> Program:
+    accumulated = DType.FLOAT64 if dtype is torch.float64 else DType.FLOAT32
+    return build_program(mask, score, accumulated)
+
+
+def run(
+    kernel: CompiledKernel,
+    program: Program,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float | None = None,
+    table: RunTable | None = None,
+) -> Result:
+    """Runs ``kernel`` into outputs full of NaN, so that what it leaves out shows."""
+    stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32
+    out = q.new_full((*q.shape[:3], v.shape[3]), torch.nan)
+    lse, max_scores = (torch.full(q.shape[:3], torch.nan, dtype=stat_dtype) for _ in range(2))
+    if kernel.uses_table and table is None:
+        assert program.mask is not None
+        table = classify(
+            program.mask,
+            program.tensors,
+            n_batch=q.shape[0],
+            n_heads=q.shape[1],
+            n_queries=q.shape[2],
+            n_keys=k.shape[2],
+            block_m=kernel.block_m,
+            block_n=kernel.block_n,
+        ).table
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    values = program.lifted.values
+    kernel.run(Call(q, k, v, out, lse, max_scores, scale, values, program.tensors, table))
+    return Result(out, lse, max_scores)
+
+
+def load(specs: Sequence[Spec], optimization: str = "-O1") -> Sequence[CompiledKernel]:
+    return load_cpu_kernels(specs, optimization=optimization)

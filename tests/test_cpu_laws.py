@@ -1,0 +1,80 @@
+"""Random programs through CPU kernels; many programs share one translation unit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from cpu_kernels import load, program_of, run, spec_of
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from attnc.runtime.reference import reference_attention
+from attnc.testing import (
+    InputsRecipe,
+    MaskRecipe,
+    ScoreRecipe,
+    assert_close_to_reference,
+    inputs,
+    masks,
+    score_mods,
+)
+
+Case = tuple[MaskRecipe | None, ScoreRecipe | None, InputsRecipe]
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What an integer times a float is, for eager torch; kernels use their dtype of accumulation."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def cases(dtypes: tuple[str, ...]) -> st.SearchStrategy[list[Case]]:
+    case = st.tuples(st.none() | masks(), st.none() | score_mods(), inputs(dtypes=dtypes))
+    return st.lists(case, min_size=20, max_size=20)
+
+
+# Without shrinking: each step would compile a unit. The message names the one case that failed.
+@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(cases(("float32", "float64", "bfloat16", "float16")), st.sampled_from(["avx512", "avx2", "generic"]))
+def test_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
+    """Whatever mask, score_mod, shape, dtype and strides: kernels give what dense float64 gives."""
+    programs = []
+    for mask, score, recipe in unit:
+        dtype = getattr(torch, recipe.dtype)
+        functions = [None if part is None else part.build() for part in (mask, score)]
+        programs.append((program_of(*functions, dtype), *functions))
+    specs = [
+        spec_of(
+            program,
+            dtype=getattr(torch, recipe.dtype),
+            head_dim=recipe.shape.head_dim,
+            value_dim=recipe.shape.value_dim,
+            isa=isa,
+        )
+        for (program, _, _), (_, _, recipe) in zip(programs, unit, strict=True)
+    ]
+    for kernel, (program, mask, score), case in zip(load(specs), programs, unit, strict=True):
+        q, k, v = case[2].build()
+        result = run(kernel, program, q, k, v)
+        with default_dtype(torch.float64 if q.dtype is torch.float64 else torch.float32):
+            expected = reference_attention(q, k, v, mask=mask, score=score, enable_gqa=True)
+        norms = [float(x.double().norm(dim=-1).max()) if x.numel() else 0.0 for x in (q, k)]
+        try:
+            assert_close_to_reference(
+                result.out,
+                result.lse,
+                expected,
+                q.dtype,
+                head_dim=q.shape[3],
+                n_keys=k.shape[2],
+                score_scale=norms[0] * norms[1] * q.shape[3] ** -0.5,
+                value_scale=float(v.double().abs().max()) if v.numel() else 1.0,
+            )
+        except AssertionError as error:
+            raise AssertionError(f"{case}: {error}") from None
