@@ -25,6 +25,7 @@ from attnc.testing import (
     Shape,
     TensorRecipe,
     assert_close_to_reference,
+    available_backends,
     check,
     inputs,
     masks,
@@ -208,6 +209,33 @@ def test_check_takes_recipes() -> None:
     with pytest.raises(CheckFailedError) as caught:
         check(recipe, expected=_window, backends=[])
     _paste(caught.value.fields["reproduction"], {})
+
+
+def test_reproduction_makes_the_recipes_it_needs() -> None:
+    """A mask that goes along with a score is in the reproduction, a lambda by its place."""
+    calls = itertools.count()
+    mask = MaskRecipe("q_idx >= kv_idx")
+
+    with pytest.raises(CheckFailedError) as caught:
+        check(
+            lambda score, b, h, q_idx, kv_idx: score * (1 + 0.1 * (next(calls) % 4 == 3)),
+            mask=mask,
+            backends=["reference"],
+            examples=5,
+        )
+
+    reproduction = caught.value.fields["reproduction"]
+    assert "mask = MaskRecipe(source='q_idx >= kv_idx', tensors=()).build()" in reproduction
+    assert f"# f: the function in {__file__}:" in reproduction
+    _paste(reproduction, {"f": _doubled})
+
+
+@pytest.mark.skipif("cpu" not in available_backends(), reason="needs a C++ compiler")
+def test_kernels_of_a_chosen_mask_are_right() -> None:
+    """A mask that is itself a choice, in front of the choice between score and -inf."""
+    mask = MaskRecipe("torch.where(q_idx == kv_idx, q_idx >= kv_idx, kv_idx < 3)")
+
+    assert check(mask, backends=["cpu"], examples=3).backends == ("cpu",)
 
 
 def test_check_refuses_block_masks() -> None:

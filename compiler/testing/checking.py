@@ -20,6 +20,8 @@ from attnc.testing.programs import Limits
 from attnc.testing.recipes import InputsRecipe, MaskRecipe, ScoreRecipe, Shape
 from attnc.testing.subject import Failure, Subject
 
+_Checked = Mod | MaskRecipe | ScoreRecipe
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -35,11 +37,11 @@ class CheckReport:
 
 
 def check(
-    f: Mod | MaskRecipe | ScoreRecipe,
+    f: _Checked,
     *,
     expected: Mod | None = None,
-    mask: Mod | None = None,
-    score: Mod | None = None,
+    mask: Mod | MaskRecipe | None = None,
+    score: Mod | ScoreRecipe | None = None,
     scale: float | None = None,
     examples: int = 25,
     backends: Sequence[str] | None = None,
@@ -118,20 +120,22 @@ def available_backends(device: str = "cpu") -> tuple[str, ...]:
 
 
 def _subject(
-    f: Mod | MaskRecipe | ScoreRecipe,
+    f: _Checked,
     expected: Mod | None,
-    mask: Mod | None,
-    score: Mod | None,
+    mask: Mod | MaskRecipe | None,
+    score: Mod | ScoreRecipe | None,
     scale: float | None,
     backends: Sequence[str] | None,
     device: str,
 ) -> Subject:
-    mod = f.build() if isinstance(f, MaskRecipe | ScoreRecipe) else f
+    mod = _built(f)
     options = getattr(mod, "options", {})
     if mod_kind(mod) == "mask_mod":
         mask, score = mod, score or getattr(mod, "score", None)
     else:
         mask, score = mask or getattr(mod, "mask", None), mod
+    mask_source = mask
+    mask, score = _built(mask), _built(score)
     if mask is not None and not callable(mask):
         raise NotCheckableError(name=_name(f), kind=type(mask).__name__)
     return Subject(
@@ -141,6 +145,7 @@ def _subject(
         expected=expected,
         backends=available_backends(device) if backends is None else tuple(backends),
         device=device,
+        mask_source=mask_source,
     )
 
 
@@ -167,9 +172,7 @@ def _small_inputs(draw: st.DrawFn, limits: Limits, dtypes: Sequence[str]) -> Inp
     return draw(inputs(shape, dtypes=dtypes))
 
 
-def _failed(
-    f: Mod | MaskRecipe | ScoreRecipe, subject: Subject, failure: Failure
-) -> CheckFailedError:
+def _failed(f: _Checked, subject: Subject, failure: Failure) -> CheckFailedError:
     shape = failure.inputs.shape
     sizes = f"B={shape.n_batch}, H={shape.n_heads}, Q_LEN={shape.n_queries}, KV_LEN={shape.n_keys}"
     names = ("b", "h", "q_idx", "kv_idx")
@@ -189,22 +192,18 @@ def _failed(
     )
 
 
-def _reproduction(f: Mod | MaskRecipe | ScoreRecipe, subject: Subject, failure: Failure) -> str:
-    """Python source that shows the failure; the function under test is assumed in scope."""
-    is_recipe = isinstance(f, MaskRecipe | ScoreRecipe)
-    name = "f" if is_recipe else _name(f)
+def _reproduction(f: _Checked, subject: Subject, failure: Failure) -> str:
+    """Python source that shows the failure; functions with a name are assumed in scope."""
+    is_mask = subject.score is None
     lines = ["import torch", "import attnc", "from attnc.testing import *", ""]
-    if is_recipe:
-        lines.append(f"f = {f!r}.build()")
+    name = _defined(f, "f", lines)
     if failure.point is not None:
         point = ", ".join(f"torch.tensor({i}, dtype=torch.int32)" for i in failure.point)
-        score = "" if subject.score is None else "torch.tensor(1.0), "
-        called = f"{name}({score}{point})"
-        return "\n".join([*lines, f"print({called})"])
-    kind = "mask" if subject.score is None else "score"
-    arguments = [f"{kind}={name}"]
-    if kind == "score" and subject.mask is not None:
-        arguments.append(f"mask={mod_name(subject.mask)}")
+        score = "" if is_mask else "torch.tensor(1.0), "
+        return "\n".join([*lines, f"print({name}({score}{point}))"])
+    arguments = [f"{'mask' if is_mask else 'score'}={name}"]
+    if not is_mask and subject.mask is not None:
+        arguments.append(f"mask={_defined(subject.mask_source, 'mask', lines)}")
     if subject.scale is not None:
         arguments.append(f"scale={subject.scale!r}")
     if failure.inputs.shape.enable_gqa:
@@ -224,5 +223,22 @@ def _reproduction(f: Mod | MaskRecipe | ScoreRecipe, subject: Subject, failure: 
     )
 
 
+def _defined(f: Any, name: str, lines: list[str]) -> str:
+    """What to call ``f`` in a reproduction; adds the line that makes it, or tells where it is."""
+    if isinstance(f, MaskRecipe | ScoreRecipe):
+        lines.append(f"{name} = {f!r}.build()")
+        return name
+    if mod_name(f).isidentifier():
+        return mod_name(f)
+    code = getattr(getattr(f, "fn", f), "__code__", None)
+    place = f"{code.co_filename}:{code.co_firstlineno}" if code else "your program"
+    lines.append(f"# {name}: the function in {place}")
+    return name
+
+
 def _name(f: Any) -> str:
     return repr(f) if isinstance(f, MaskRecipe | ScoreRecipe) else mod_name(f)
+
+
+def _built(f: Any) -> Any:
+    return f.build() if isinstance(f, MaskRecipe | ScoreRecipe) else f

@@ -17,7 +17,7 @@ from attnc.run_table import Kind
 from attnc.runtime.reference import reference_attention, reference_mask, reference_scores
 from attnc.simplify import simplify
 from attnc.testing.programs import Limits
-from attnc.testing.recipes import InputsRecipe, Shape
+from attnc.testing.recipes import InputsRecipe, MaskRecipe, Shape
 from attnc.testing.tolerance import assert_close_to_reference
 from attnc.trace import SlotTable, trace_mask, trace_score
 
@@ -45,6 +45,7 @@ class Subject:
     expected: Mod | None
     backends: tuple[str, ...]
     device: str = "cpu"
+    mask_source: Mod | MaskRecipe | None = None  # the mask as it was given
 
     def first_failure(self, inputs: InputsRecipe) -> Failure | None:
         """The first law broken at ``inputs``, or None."""
