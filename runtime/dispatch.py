@@ -7,17 +7,18 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
 from attnc.errors import BackendError, DeviceError, GradientNotSupportedError
-from attnc.ir import DType, Expr, SlotType
+from attnc.ir import DType, Expr, SlotType, slots_of
 from attnc.lift import lift
 from attnc.mods import Mod
 from attnc.plan import Spec
 from attnc.run_table import RunTable
 from attnc.runtime.call import Call, CompiledKernel
+from attnc.runtime.contents import ContentMemory
 from attnc.simplify import simplify
 from attnc.target import INTERPRETER, CpuTarget, GpuTarget, Target
 from attnc.trace import SlotTable, trace_mask, trace_score
@@ -26,8 +27,6 @@ Backend = Literal["cpu", "triton", "reference"]
 _BACKENDS = ("cpu", "triton", "reference")
 _SHORT_QUERIES = 16
 _MAX_FRONT_ENTRIES = 4096
-_MAX_TABLES_PER_MASK = 4
-_MAX_TABLE_MASKS = 256
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,25 @@ class Outputs:
     max_scores: torch.Tensor | None
 
 
+class _Key(NamedTuple):
+    """What a kernel is chosen by. ``block`` are the tile sizes of a table that must be read:
+    those of a given block mask, or (0, 0) where they are free; None where none need be."""
+
+    mask: Expr | None
+    score: Expr | None
+    slots: tuple[SlotType, ...]
+    dtype: torch.dtype
+    head_dim: int
+    value_dim: int
+    target: Target
+    block: tuple[int, int] | None
+    wide_index: bool
+    short_queries: bool
+    wants_lse: bool
+    wants_max: bool
+    strict: bool
+
+
 @dataclass(frozen=True)
 class _Entry:
     """What the front cache remembers of a pair of traced expressions."""
@@ -71,10 +89,12 @@ class _Entry:
     kernel: CompiledKernel
     params: tuple[int | float, ...]
     mask: Expr | None  # simplified, constants in place: what tables are made from
+    mask_slots: tuple[int, ...]
 
 
 _front: OrderedDict[Any, _Entry] = OrderedDict()
-_tables: OrderedDict[Any, list[tuple[list[torch.Tensor], RunTable]]] = OrderedDict()
+_tables: ContentMemory[RunTable] = ContentMemory()
+_exactness: ContentMemory[bool] = ContentMemory()
 _lock = threading.Lock()
 
 
@@ -125,7 +145,7 @@ def run(
     given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
     _check_captured(slots.tensors, q)
     target = _target(backend, q)
-    key = (
+    key = _Key(
         mask,
         score,
         tuple(slots.types),
@@ -140,12 +160,14 @@ def run(
         wants_max,
         strict,
     )
-    entry = _front.get(key)
-    if entry is None:
-        entry = _make_entry(key, mask, score, slots.types)
+    entry = _front.get(key) or _make_entry(key)
+    lengths = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
+    if not entry.kernel.uses_table and not _is_exact(entry, slots.tensors, lengths):
+        key = key._replace(block=(0, 0))
+        entry = _front.get(key) or _make_entry(key)
     table = None
     if entry.kernel.uses_table:
-        table = _table_for(entry, given, slots.tensors, q, k)
+        table = _table_for(entry, given, slots.tensors, lengths)
     entry.kernel.run(
         Call(
             q=q,
@@ -224,30 +246,28 @@ def _largest_offset(tensor: torch.Tensor) -> int:
     )
 
 
-def _make_entry(
-    key: Any, mask: Expr | None, score: Expr | None, slots: Sequence[SlotType]
-) -> _Entry:
-    mask = None if mask is None else simplify(mask)
-    score = None if score is None else simplify(score)
+def _make_entry(key: _Key) -> _Entry:
+    mask = None if key.mask is None else simplify(key.mask)
+    score = None if key.score is None else simplify(key.score)
     lifted = lift((mask, score))
-    _, _, _, dtype, head_dim, value_dim, target, block, wide, short, lse, max_scores, strict = key
     spec = Spec(
         mask=lifted.exprs[0],
         score=lifted.exprs[1],
-        slots=tuple(slots),
+        slots=key.slots,
         params=lifted.dtypes,
-        dtype=str(dtype).removeprefix("torch."),
-        head_dim=head_dim,
-        value_dim=value_dim,
-        target=target,
-        from_table=block is not None,
-        block_multiple=block or (0, 0),
-        wide_index=wide,
-        short_queries=short,
-        wants_lse=lse,
-        wants_max=max_scores,
+        dtype=str(key.dtype).removeprefix("torch."),
+        head_dim=key.head_dim,
+        value_dim=key.value_dim,
+        target=key.target,
+        from_table=key.block is not None,
+        block_multiple=key.block or (0, 0),
+        wide_index=key.wide_index,
+        short_queries=key.short_queries,
+        wants_lse=key.wants_lse,
+        wants_max=key.wants_max,
     )
-    entry = _Entry(load_kernel(spec, strict=strict), lifted.values, mask)
+    mask_slots = () if mask is None else slots_of(mask)
+    entry = _Entry(load_kernel(spec, strict=key.strict), lifted.values, mask, mask_slots)
     with _lock:
         _front[key] = entry
         while len(_front) > _MAX_FRONT_ENTRIES:
@@ -266,47 +286,57 @@ def load_kernel(spec: Spec, *, strict: bool = False) -> CompiledKernel:
     return load_triton_kernel(spec)
 
 
+def _is_exact(
+    entry: _Entry, tensors: Sequence[torch.Tensor], lengths: tuple[int, int, int, int]
+) -> bool:
+    """Whether the mask's integers cannot wrap around, which loop bounds in closed form rely on."""
+    mask = entry.mask
+    if mask is None:
+        return True
+    read = [tensors[slot] for slot in entry.mask_slots]
+
+    def never_wraps_here() -> bool:
+        from attnc.intervals import Facts, never_wraps
+
+        n_batch, n_heads, n_queries, n_keys = lengths
+        return never_wraps(
+            [mask],
+            Facts(tensors),
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+        )
+
+    return _exactness.get((mask, lengths), read, never_wraps_here)
+
+
 def _table_for(
     entry: _Entry,
     given: RunTable | None,
     tensors: Sequence[torch.Tensor],
-    q: torch.Tensor,
-    k: torch.Tensor,
+    lengths: tuple[int, int, int, int],
 ) -> RunTable:
     block_m, block_n = entry.kernel.block_m, entry.kernel.block_n
     if given is not None:
         return given.refine(block_m, block_n)
-    assert entry.mask is not None, "a kernel without a mask has loop bounds in closed form"
-    lengths = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
-    key = (entry.mask, lengths, block_m, block_n)
-    known = _tables.get(key, [])
-    for contents, table in known:
-        if _same_contents(contents, tensors):
-            return table
-    from attnc.blocks import classify
+    mask = entry.mask
+    assert mask is not None, "a kernel without a mask has loop bounds in closed form"
+    read = [tensors[slot] for slot in entry.mask_slots]
 
-    table = classify(
-        entry.mask,
-        tensors,
-        n_batch=lengths[0],
-        n_heads=lengths[1],
-        n_queries=lengths[2],
-        n_keys=lengths[3],
-        block_m=block_m,
-        block_n=block_n,
-    ).table
-    contents = [tensor.detach().clone() for tensor in tensors]
-    with _lock:
-        _tables[key] = [(contents, table), *known][:_MAX_TABLES_PER_MASK]
-        _tables.move_to_end(key)
-        while len(_tables) > _MAX_TABLE_MASKS:
-            _tables.popitem(last=False)
-    return table
+    def classified() -> RunTable:
+        from attnc.blocks import classify
 
+        n_batch, n_heads, n_queries, n_keys = lengths
+        return classify(
+            mask,
+            tensors,
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            block_m=block_m,
+            block_n=block_n,
+        ).table
 
-def _same_contents(contents: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether a table made from ``contents`` holds for ``tensors``; NaN differs from itself."""
-    return len(contents) == len(tensors) and all(
-        a.dtype is b.dtype and a.shape == b.shape and a.device == b.device and torch.equal(a, b)
-        for a, b in zip(contents, tensors, strict=True)
-    )
+    return _tables.get((mask, lengths, block_m, block_n), read, classified)

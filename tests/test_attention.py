@@ -170,3 +170,37 @@ def test_fifty_masks_in_one_process_stay_fast() -> None:
         attention(q, k, v, mask=lambda b, h, i, j, size=size: abs(i - j) < size)
         times.append(time.perf_counter() - start)
     assert sorted(times[25:])[12] < 0.05
+
+
+def test_integers_that_wrap_around_are_followed() -> None:
+    """Where int32 overflows, the tiles are found by analysis instead of by closed form."""
+    q, k, v = tensors((1, 1, 200, 16), (1, 1, 200, 16), (1, 1, 200, 16))
+
+    def wrapping(b, h, q_idx, kv_idx):
+        return q_idx + (2**31 - 60) > kv_idx
+
+    out = attention(q, k, v, mask=wrapping)
+
+    visible = torch.arange(200)[:, None] < 60
+    expected = reference_attention(q, k, v, mask=visible.expand(1, 1, 200, 200)).out
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("write", ["numpy", "data", "inference"])
+def test_writes_that_no_version_counter_sees_are_seen(write) -> None:
+    """The table of a captured tensor follows its content."""
+    q, k, v = tensors(*[(1, 1, 150, 16)] * 3)
+    with torch.inference_mode(write == "inference"):
+        ids = torch.zeros(150, dtype=torch.int64)
+
+    def documents(b, h, q_idx, kv_idx):
+        return ids[q_idx] == ids[kv_idx]
+
+    attention(q, k, v, mask=documents)
+    with torch.inference_mode(write == "inference"):
+        target = {"numpy": ids.numpy(), "data": ids.data, "inference": ids}[write]
+        target[70:] = 1
+    out = attention(q, k, v, mask=documents)
+
+    expected = reference_attention(q, k, v, mask=documents).out
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
