@@ -24,7 +24,7 @@ from attnc.bound_terms import (
     TermSolver,
     symbol,
 )
-from attnc.ir import DType, Expr
+from attnc.ir import DType, Expr, Gather, Level, level_of, walk
 from attnc.run_table import Kind
 
 __all__ = ["BlockRun", "ClosedForm", "TokenInterval", "print_bound", "solve"]
@@ -132,6 +132,8 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
         None if the mask is not recognised as a union of at most 4 intervals in provable order.
     """
     assert mask.dtype is DType.BOOL
+    if any(isinstance(node, Gather) and level_of(node) is not Level.UNIFORM for node in walk(mask)):
+        return None  # no bound is monotone in what a tensor holds; known before sympy is imported
     solver = TermSolver(block_n)
     try:
         found = [_essential(term) for term in solver.terms(mask) if not _is_nothing(term)]
