@@ -131,16 +131,15 @@ def _subject(
     mod = _built(f)
     options = getattr(mod, "options", {})
     if mod_kind(mod) == "mask_mod":
-        mask, score = mod, score or getattr(mod, "score", None)
+        mask_source, score_source = mod, score or getattr(mod, "score", None)
     else:
-        mask, score = mask or getattr(mod, "mask", None), mod
-    mask_source = mask
-    mask, score = _built(mask), _built(score)
-    if mask is not None and not callable(mask):
-        raise NotCheckableError(name=_name(f), kind=type(mask).__name__)
+        mask_source, score_source = mask or getattr(mod, "mask", None), mod
+    built_mask = _built(mask_source)
+    if built_mask is not None and not callable(built_mask):
+        raise NotCheckableError(name=_name(f), kind=type(built_mask).__name__)
     return Subject(
-        mask=mask,
-        score=score,
+        mask=built_mask,
+        score=_built(score_source),
         scale=options.get("scale") if scale is None else scale,
         expected=expected,
         backends=available_backends(device) if backends is None else tuple(backends),
