@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from attnc.analysis import Analysis, analyze
 from attnc.block_mask import as_fixed
 from attnc.blocks import Geometry
+from attnc.decorator import Kernel
 from attnc.errors import InspectionOptionError
 from attnc.intervals import Facts
-from attnc.ir import TRUE, DType, Expr, Leaf, Level, Ref, walk
-from attnc.lift import Lifted
+from attnc.ir import TRUE, DType, Expr
 from attnc.mods import Mod, mod_kind, mod_name
 from attnc.plan import Plan, Spec, make_plan
-from attnc.printer import format_expr, format_program
+from attnc.printer import format_program
 from attnc.program import Program, assemble, build_program
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
-from attnc.schedule import Schedule
 from attnc.slots import SlotTable
+from attnc.stage_texts import (
+    blocks_text,
+    indented,
+    math_text,
+    param_texts,
+    plan_text,
+    resources_text,
+    traced_text,
+)
 from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
+
+if TYPE_CHECKING:
+    from attnc.runtime.triton_compile import OfflineBinary
 
 Shape = tuple[int, int, int, int, int]
 
 MACHINES = ("cpu", "cpu-avx512", "cpu-avx2", "cpu-generic", "triton", *GPU_TARGETS)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-LEGEND = "█ full  ▒ partial  · empty"
 _DEFAULT_SHAPE: Shape = (1, 1, 1024, 1024, 64)
 _SHORT_QUERIES = 16
+_TENSOR_CORE_DTYPES = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -113,9 +123,7 @@ class Inspection:
         mask = TRUE if self.program.traced_mask is None else self.program.traced_mask
         tensors = self.program.tensors
         if self.table is None:
-            found = analyze(
-                mask, n_batch, n_heads, n_queries, n_keys, block_size, tensors=tensors
-            )
+            found = analyze(mask, n_batch, n_heads, n_queries, n_keys, block_size, tensors=tensors)
             return replace(found, locations=self.program.locations)
         blocks = (block_size, block_size) if isinstance(block_size, int) else block_size
         geometry = Geometry(n_batch, n_heads, n_queries, n_keys, *blocks)
@@ -140,6 +148,12 @@ class Inspection:
             short_queries=n_queries <= _SHORT_QUERIES,
         )
 
+    @cached_property
+    def _binary(self) -> OfflineBinary:
+        from attnc.runtime.triton_compile import compile_offline
+
+        return compile_offline(self._spec(self._gpu), self._gpu)
+
     @property
     def _gpu(self) -> GpuTarget:
         return self.target if isinstance(self.target, GpuTarget) else _default_gpu()
@@ -148,122 +162,34 @@ class Inspection:
         """The function as traced, one operation per line, under the user's lines they came from."""
         parts = []
         for role, expr in self._roots(simplified=False):
-            parts.append("\n".join([f"{role}:", *_traced_lines(expr, self.program.locations)]))
+            parts.append(f"{role}:\n{traced_text(expr, self.program.locations)}")
         return "\n\n".join(parts) or _NOTHING
 
     def ir(self) -> str:
         """The simplified mask and score; then what of them is an argument at run time."""
         parts = [
-            f"{role}: {expr.dtype.value}\n{_indented(format_program(expr))}"
+            f"{role}: {expr.dtype.value}\n{indented(format_program(expr))}"
             for role, expr in self._roots()
         ]
-        arguments = [*_param_lines(self.program.lifted)]
+        arguments = [*param_texts(self.program.lifted)]
         for number, tensor in enumerate(self.program.tensors):
             arguments.append(f"t{number}: {self.program.slots[number].storage}{list(tensor.shape)}")
         if arguments:
-            parts.append(f"arguments at run time:\n{_indented('; '.join(arguments))}")
+            parts.append(f"arguments at run time:\n{indented('; '.join(arguments))}")
         return "\n\n".join(parts) or _NOTHING
 
     def math(self) -> str:
         """The predicate, the keys a query sees, and the loop bounds of a tile, as formulas."""
-        return "\n\n".join(self._math())
-
-    def _math(self) -> Iterator[str]:
-        lifted = self.program.lifted
-        mask, score = lifted.exprs
-        given = ", ".join(_param_lines(lifted))
-        if given:
-            yield f"With {given}:"
-        yield f"visible(q_idx, kv_idx) =\n{_formula(TRUE if mask is None else mask)}"
-        if score is not None:
-            yield f"score =\n{_formula(score)}"
-        plan = self._plan
-        form = plan.closed_form
-        if form is None:
-            reasons = [d.why for d in plan.decisions if "table" in d.what]
-            yield f"The tiles come from a table, not from a formula: {'; '.join(reasons)}."
-            return
-        from attnc.bounds import print_bound
-
-        for name, expr in form.uniforms.items():
-            yield f"{name} = {format_expr(expr)}"
-        intervals = [
-            f"{print_bound(i.start, 'math')} <= kv_idx < {print_bound(i.stop, 'math')}"
-            for i in form.tokens
-        ]
-        seen = "\n  or\n".join(_indented(i) for i in intervals) or "    none"
-        yield f"Query q_idx sees the keys\n{seen}"
-        for number, run in enumerate(form.runs):
-            which = f" {number + 1} of {len(form.runs)}" if len(form.runs) > 1 else ""
-            bounds = {
-                "start": run.start,
-                "full_start": run.full_start,
-                "full_stop": run.full_stop,
-                "stop": run.stop,
-            }
-            lines = [f"{name:10} = {print_bound(e, 'math')}" for name, e in bounds.items()]
-            yield "\n".join(
-                [
-                    f"Tiles of {form.block_m} queries, {form.block_n} keys: run{which} of key tiles "
-                    "for query tile q_block",
-                    *(f"    {line}" for line in lines),
-                ]
-            )
-        if form.runs:
-            yield (
-                "PARTIAL in [start, full_start), FULL in [full_start, full_stop), "
-                "PARTIAL in [full_stop, stop)."
-            )
+        return math_text(self.program.lifted, self._plan)
 
     def blocks(self) -> str:
         """A picture of the tiles, how many there are of each class, and what is saved."""
         tiles = self._plan.tiles
-        analysis = self.analysis((tiles.block_m, tiles.block_n))
-        table = analysis.table
-        title = (
-            f"{table.n_queries} queries x {table.n_keys} keys "
-            f"in tiles of {table.block_m} x {table.block_n}"
-        )
-        groups = [
-            f"{n} {what}" for n, what in ((table.n_batch, "batches"), (table.n_heads, "heads")) if n > 1
-        ]
-        if groups:
-            title += f" for {' x '.join(groups)}, of which the first:"
-        counts = [
-            f"{count:>10,}  {name:8}{count / table.n_tiles:6.1%}  {meaning}"
-            for name, count, meaning in (
-                ("full", analysis.n_full, "computed without the mask"),
-                ("partial", analysis.n_partial, "computed with the mask"),
-                ("empty", analysis.n_empty, "skipped"),
-            )
-        ]
-        n_pairs = self.shape[0] * self.shape[1] * table.n_queries * table.n_keys
-        flops = 4.0 * n_pairs * self.shape[4]
-        left = flops * (1.0 - analysis.flops_saved)
-        return "\n".join(
-            [
-                title,
-                "",
-                analysis.picture(),
-                LEGEND,
-                "",
-                *counts,
-                "",
-                f"{left:.3g} of {flops:.3g} FLOPs are left: {analysis.flops_saved:.1%} saved.",
-                f"Tiles evaluated pair by pair to tell their class: {analysis.n_evaluated}.",
-            ]
-        )
+        return blocks_text(self.analysis((tiles.block_m, tiles.block_n)), self.shape)
 
     def plan(self) -> str:
         """Every decision about the kernel with its reason, and where each value is computed."""
-        plan = self._plan
-        lines = [f"kernel for {self.target.name}, {self.dtype}, head_dim {self.shape[4]}", ""]
-        for decision in plan.decisions:
-            lines += [f"- {decision.what}", f"    because {decision.why}"]
-        for role, part in (("mask", plan.mask), ("score", plan.score)):
-            if part is not None:
-                lines += ["", f"{role}:", *_schedule_lines(part)]
-        return "\n".join(lines)
+        return f"{self._title(self.target)}\n\n{plan_text(self._plan)}"
 
     def cpp(self) -> str:
         """The C++ kernel; for this machine's CPU if the target is a GPU."""
@@ -277,6 +203,25 @@ class Inspection:
         from attnc.render_triton import render
 
         return render(make_plan(self._spec(self._gpu)))
+
+    def ptx(self) -> str:
+        """Assembly of the Triton kernel, compiled without a GPU: PTX, or AMDGCN for gfx targets."""
+        texts = self._binary.texts
+        return texts.get("ptx") or texts["amdgcn"]
+
+    def resources(self) -> str:
+        """What the compiled Triton kernel takes, and the instructions of its loops over tiles.
+
+        Raises:
+            InspectionOptionError: float32 and float64 kernels have no tensor-core instructions, by
+                which the loops are found in the assembly.
+        """
+        from attnc.runtime.triton_binary import resources_of
+
+        if self.dtype not in _TENSOR_CORE_DTYPES:
+            problem = f"resources are read of {' and '.join(_TENSOR_CORE_DTYPES)} kernels."
+            raise InspectionOptionError(option="dtype", value=self.dtype, problem=problem)
+        return f"{self._title(self._gpu)}\n{resources_text(resources_of(self._binary))}"
 
     def source(self) -> str:
         """The generated kernel for the target: C++ or Triton."""
@@ -294,6 +239,9 @@ class Inspection:
         title = f"{self.name} for {self.target.name}, shape {','.join(map(str, self.shape))}"
         return "\n\n".join([title, *(f"== {name} ==\n{text()}" for name, text in stages.items())])
 
+    def _title(self, target: Target) -> str:
+        return f"kernel for {target.name}, {self.dtype}, head_dim {self.shape[4]}"
+
     def _roots(self, *, simplified: bool = True) -> Iterator[tuple[str, Expr]]:
         program = self.program
         mask = program.mask if simplified else program.traced_mask
@@ -304,7 +252,6 @@ class Inspection:
             yield "score", score
 
 
-_DECLARATION = re.compile(r"\w+: ")
 _NOTHING = "no mask and no score_mod: plain attention"
 
 
@@ -346,7 +293,7 @@ def _default_gpu() -> GpuTarget:
 
 def _roles(mod: Any) -> tuple[Any, Mod | None]:
     """Mask (function or BlockMask) and score of a Kernel or of a plain function."""
-    if hasattr(mod, "mask") and hasattr(mod, "score"):
+    if isinstance(mod, Kernel):
         return mod.mask, mod.score
     return (mod, None) if mod_kind(mod) == "mask_mod" else (None, mod)
 
@@ -356,53 +303,3 @@ def _fixed(block_mask: Any, shape: Shape) -> Fixed | None:
     one = torch.empty(1)
     q = one.expand(n_batch, n_heads, n_queries, head_dim)
     return as_fixed(block_mask, q, one.expand(n_batch, n_heads, n_keys, head_dim))
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.splitlines())
-
-
-def _formula(expr: Expr) -> str:
-    """An expression without the dtypes of what it reads."""
-    lines = format_program(expr).splitlines()
-    return _indented("\n".join(line for line in lines if not _DECLARATION.match(line)))
-
-
-def _param_lines(lifted: Lifted) -> list[str]:
-    return [f"p{number} = {value}" for number, value in enumerate(lifted.values)]
-
-
-def _traced_lines(expr: Expr, locations: Mapping[Expr, Any]) -> Iterator[str]:
-    """One line per operation; the user's source line before those that it made."""
-    names: dict[Expr, Expr] = {}
-    n_values = 0
-    last = None
-    for node in walk(expr):
-        if isinstance(node, Leaf):
-            names[node] = node
-            continue
-        location = locations.get(node)
-        if location is not None and location != last:
-            yield f"  {location}  {location.source}"
-            last = location
-        shown = node.rebuild(tuple(names[child] for child in node.children))
-        names[node] = Ref(f"v{n_values}", node.dtype, Level.ELEMENT)
-        n_values += 1
-        yield f"    {format_expr(names[node])} = {format_expr(shown)}"
-    yield f"  -> {format_expr(names[expr])}"
-
-
-def _schedule_lines(part: Schedule) -> Iterator[str]:
-    places = {
-        Level.UNIFORM: "once per tile of queries",
-        Level.ROW: "once per row",
-        Level.COLUMN: "once per column",
-        Level.ELEMENT: "per element",
-    }
-    for level, place in places.items():
-        lets = [f"{let.name} = {format_expr(let.expr)}" for let in part.at(level)]
-        if level is Level.ELEMENT:
-            lets.append(format_expr(part.result))
-        if lets:
-            yield f"  {place}:"
-            yield from (f"    {line}" for line in lets)

@@ -38,7 +38,9 @@ def main() -> None:
     bias = bias.masked_fill(i[:, None] < i, float("-inf"))
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, enable_gqa=True)
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
-    print(f"{HEADS} query heads on {kv_heads} key heads, slopes {slopes[0]:.3g} to {slopes[-1]:.3g}")
+    print(
+        f"{HEADS} query heads on {kv_heads} key heads, slopes {slopes[0]:.3g} to {slopes[-1]:.3g}"
+    )
     print(f"Largest difference from dense attention: {(out - expected).abs().max():.1e}")
 
 

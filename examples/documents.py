@@ -35,7 +35,9 @@ def main() -> None:
     torch.testing.assert_close(packed, expected, rtol=1e-4, atol=1e-5)
 
     block_mask = attnc.create_block_mask(documents, None, None, n, n, BLOCK_SIZE=64)
-    print(f"{len(lengths)} documents in {n} tokens; {block_mask.sparsity():.0f}% of the pairs are skipped:")
+    print(
+        f"{len(lengths)} documents in {n} tokens; {block_mask.sparsity():.0f}% of the pairs are skipped:"
+    )
     print(block_mask.to_string())
     print(f"Largest difference from separate calls: {(packed - expected).abs().max():.1e}")
 

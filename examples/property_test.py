@@ -21,7 +21,7 @@ def window(b, h, q_idx, kv_idx):
 
 def meant(b, h, q_idx, kv_idx):
     distance = q_idx - kv_idx
-    return (0 <= distance) & (distance < WINDOW)
+    return (distance >= 0) & (distance < WINDOW)
 
 
 def main() -> None:

@@ -34,7 +34,9 @@ def main() -> None:
 
     tiles = sliding_window.analyze(n, n)
     total = tiles.n_empty + tiles.n_partial + tiles.n_full
-    print(f"{n} tokens, window {WINDOW}: {tiles.n_empty} of {total} tiles of 128 x 128 are skipped,")
+    print(
+        f"{n} tokens, window {WINDOW}: {tiles.n_empty} of {total} tiles of 128 x 128 are skipped,"
+    )
     print(f"{tiles.n_full} need no mask, {tiles.n_partial} apply it.")
     print(f"Largest difference from dense attention: {(out - expected).abs().max():.1e}")
 

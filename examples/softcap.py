@@ -38,7 +38,9 @@ def main() -> None:
     torch.testing.assert_close(out, scores.softmax(-1) @ v, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(lse, scores.logsumexp(-1), rtol=1e-4, atol=1e-5)
     print(f"largest score before the cap {(q @ k.mT / 8).max():.0f}, after it {scores.max():.1f}")
-    print(f"Largest difference from dense attention: {(out - scores.softmax(-1) @ v).abs().max():.1e}")
+    print(
+        f"Largest difference from dense attention: {(out - scores.softmax(-1) @ v).abs().max():.1e}"
+    )
 
 
 if __name__ == "__main__":

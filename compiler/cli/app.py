@@ -23,9 +23,7 @@ Expression = Annotated[
         show_default=False,
     ),
 ]
-ShapeText = Annotated[
-    str, typer.Option("--shape", help="Sizes of the call", metavar="B,H,Lq,Lk,D")
-]
+ShapeText = Annotated[str, typer.Option("--shape", help="Sizes of the call", metavar="B,H,Lq,Lk,D")]
 
 
 class _Commands(TyperGroup):
@@ -144,9 +142,7 @@ def check(
     examples: Annotated[
         int, typer.Option(help="Random shapes and inputs to try at the most", min=1)
     ] = 25,
-    backend: Annotated[
-        str | None, typer.Option(help="cpu or triton", show_default=False)
-    ] = None,
+    backend: Annotated[str | None, typer.Option(help="cpu or triton", show_default=False)] = None,
 ) -> None:
     """Test a function's kernel against dense attention on random shapes and inputs.
 

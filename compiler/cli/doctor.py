@@ -143,7 +143,9 @@ def _triton() -> Finding:
 
 def _gpu() -> Finding:
     if not torch.cuda.is_available():
-        fix = "None is needed: kernels for GPUs can be inspected, and compiled for sm_80 and others."
+        fix = (
+            "None is needed: kernels for GPUs can be inspected, and compiled for sm_80 and others."
+        )
         return Finding("warn", "GPU", "none that this torch can use", fix)
     name = torch.cuda.get_device_name()
     error = _largest_error("triton", torch.device("cuda"), torch.float16)
@@ -161,9 +163,7 @@ def _largest_error(backend: str, device: torch.device, dtype: torch.dtype) -> fl
         return q_idx >= kv_idx
 
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (
-        torch.randn(1, 2, 100, 32, generator=generator).to(device, dtype) for _ in range(3)
-    )
+    q, k, v = (torch.randn(1, 2, 100, 32, generator=generator).to(device, dtype) for _ in range(3))
     out = attention(q, k, v, mask=causal, backend=backend, strict=True)
     assert isinstance(out, torch.Tensor)
     expected = reference_attention(q, k, v, mask=causal).out

@@ -21,7 +21,8 @@ LANGUAGES: Mapping[str, Language] = {
     "resources": "text",
 }
 _CPU_STAGES = ("traced", "ir", "math", "blocks", "plan", "cpp")
-_GPU_STAGES = ("traced", "ir", "math", "blocks", "plan", "triton", "ptx", "resources")
+_GPU_ONLY = ("triton", "ptx", "resources")
+_GPU_STAGES = ("traced", "ir", "math", "blocks", "plan", *_GPU_ONLY)
 
 
 def run(
@@ -37,6 +38,8 @@ def run(
     require_choice("--target", machine, MACHINES)
     if dtype is not None:
         require_choice("--dtype", dtype, DTYPES)
+    if stage in _GPU_ONLY and machine.startswith("cpu"):
+        machine = "triton"
     sizes = parsed_shape(shape)
     mod = load_target(target, expression)
     inspection = of_user_code(

@@ -12,7 +12,8 @@ from attnc.cli.target import load_target
 from attnc.errors import OptionValueError
 from attnc.evaluate import evaluate
 from attnc.ir import TRUE
-from attnc.stages import LEGEND, Inspection
+from attnc.stage_texts import LEGEND
+from attnc.stages import Inspection
 
 _MAX_ELEMENTS = 64
 _LABEL_WIDTH = 8
@@ -69,7 +70,8 @@ def _show_tiles(inspection: Inspection, block: int, batch: int, head: int) -> No
     write(LEGEND)
     whole = f" of {table.n_tiles:,} tiles, {analysis.flops_saved:.1%} of the work saved"
     write(
-        f"{analysis.n_full:,} full, {analysis.n_partial:,} partial, {analysis.n_empty:,} empty" + whole
+        f"{analysis.n_full:,} full, {analysis.n_partial:,} partial, {analysis.n_empty:,} empty"
+        + whole
     )
 
 

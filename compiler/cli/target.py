@@ -53,7 +53,8 @@ def load_target(target: str | None, expression: str | None) -> Callable[..., Any
     if not callable(value) or isinstance(value, type):
         raise TargetKindError(target=name, got=_described(value))
     mod_kind(value)
-    return value
+    mod: Callable[..., Any] = value
+    return mod
 
 
 def _described(value: Any) -> str:

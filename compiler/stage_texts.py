@@ -1,0 +1,197 @@
+"""The text of each stage; see ``stages``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from attnc.analysis import Analysis
+from attnc.ir import TRUE, Expr, Leaf, Level, Ref, walk
+from attnc.lift import Lifted
+from attnc.plan import Plan
+from attnc.printer import format_expr, format_program
+from attnc.schedule import Schedule
+from attnc.trace_location import Location
+
+if TYPE_CHECKING:
+    from attnc.runtime.triton_binary import Resources
+
+LEGEND = "█ full  ▒ partial  · empty"
+_DECLARATION = re.compile(r"\w+: ")
+
+
+def indented(text: str) -> str:
+    """``text`` with four spaces before each line."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def param_texts(lifted: Lifted) -> list[str]:
+    """``p0 = 256`` for each constant that is an argument at run time."""
+    return [f"p{number} = {value}" for number, value in enumerate(lifted.values)]
+
+
+def traced_text(expr: Expr, locations: Mapping[Expr, Location]) -> str:
+    """One line per operation; the user's source line before those that it made."""
+    return "\n".join(_traced_lines(expr, locations))
+
+
+def _traced_lines(expr: Expr, locations: Mapping[Expr, Location]) -> Iterator[str]:
+    names: dict[Expr, Expr] = {}
+    n_values = 0
+    last = None
+    for node in walk(expr):
+        if isinstance(node, Leaf):
+            names[node] = node
+            continue
+        location = locations.get(node)
+        if location is not None and location != last:
+            yield f"  {location}  {location.source}"
+            last = location
+        shown = node.rebuild(tuple(names[child] for child in node.children))
+        names[node] = Ref(f"v{n_values}", node.dtype, Level.ELEMENT)
+        n_values += 1
+        yield f"    {format_expr(names[node])} = {format_expr(shown)}"
+    yield f"  -> {format_expr(names[expr])}"
+
+
+def math_text(lifted: Lifted, plan: Plan) -> str:
+    """Mask and score as formulas, the keys a query sees, the loop bounds of a tile of queries."""
+    return "\n\n".join(_math_paragraphs(lifted, plan))
+
+
+def _math_paragraphs(lifted: Lifted, plan: Plan) -> Iterator[str]:
+    mask, score = lifted.exprs
+    given = ", ".join(param_texts(lifted))
+    if given:
+        yield f"With {given}:"
+    yield f"visible(q_idx, kv_idx) =\n{_formula(TRUE if mask is None else mask)}"
+    if score is not None:
+        yield f"score =\n{_formula(score)}"
+    form = plan.closed_form
+    if form is None:
+        reasons = [d.why for d in plan.decisions if "table" in d.what]
+        yield f"The tiles come from a table, not from a formula: {'; '.join(reasons)}."
+        return
+    from attnc.bounds import print_bound
+
+    for name, expr in form.uniforms.items():
+        yield f"{name} = {format_expr(expr)}"
+    intervals = [
+        f"{print_bound(i.start, 'math')} <= kv_idx < {print_bound(i.stop, 'math')}"
+        for i in form.tokens
+    ]
+    seen = "\n  or\n".join(indented(i) for i in intervals) or "    none"
+    yield f"Query q_idx sees the keys\n{seen}"
+    for number, run in enumerate(form.runs):
+        which = f" {number + 1} of {len(form.runs)}" if len(form.runs) > 1 else ""
+        bounds = {
+            "start": run.start,
+            "full_start": run.full_start,
+            "full_stop": run.full_stop,
+            "stop": run.stop,
+        }
+        lines = [f"    {name:10} = {print_bound(e, 'math')}" for name, e in bounds.items()]
+        title = (
+            f"Tiles of {form.block_m} queries, {form.block_n} keys: run{which} of key tiles for "
+            "query tile q_block"
+        )
+        yield "\n".join([title, *lines])
+    if form.runs:
+        yield (
+            "PARTIAL in [start, full_start), FULL in [full_start, full_stop), "
+            "PARTIAL in [full_stop, stop)."
+        )
+
+
+def _formula(expr: Expr) -> str:
+    """An expression without the dtypes of what it reads."""
+    lines = format_program(expr).splitlines()
+    return indented("\n".join(line for line in lines if not _DECLARATION.match(line)))
+
+
+def blocks_text(analysis: Analysis, shape: tuple[int, int, int, int, int]) -> str:
+    """A picture of the first batch and head, counts of tiles, and the work saved in the call.
+
+    ``shape`` is (B, H, n_queries, n_keys, head_dim).
+    """
+    table = analysis.table
+    title = (
+        f"{table.n_queries} queries x {table.n_keys} keys "
+        f"in tiles of {table.block_m} x {table.block_n}"
+    )
+    groups = [
+        f"{n} {what}" for n, what in ((table.n_batch, "batches"), (table.n_heads, "heads")) if n > 1
+    ]
+    if groups:
+        title += f" for {' x '.join(groups)}, of which the first:"
+    counts = [
+        f"{count:>10,}  {name:8}{count / table.n_tiles:6.1%}  {meaning}"
+        for name, count, meaning in (
+            ("full", analysis.n_full, "computed without the mask"),
+            ("partial", analysis.n_partial, "computed with the mask"),
+            ("empty", analysis.n_empty, "skipped"),
+        )
+    ]
+    n_pairs = shape[0] * shape[1] * table.n_queries * table.n_keys
+    flops = 4.0 * n_pairs * shape[4]
+    left = flops * (1.0 - analysis.flops_saved)
+    return "\n".join(
+        [
+            title,
+            "",
+            analysis.picture(),
+            LEGEND,
+            "",
+            *counts,
+            "",
+            f"{left:.3g} of {flops:.3g} FLOPs are left: {analysis.flops_saved:.1%} saved.",
+            f"Tiles evaluated pair by pair to tell their class: {analysis.n_evaluated}.",
+        ]
+    )
+
+
+def plan_text(plan: Plan) -> str:
+    """Decisions with their reasons, then the values computed per tile, row, column, element."""
+    lines = []
+    for decision in plan.decisions:
+        lines += [f"- {decision.what}", f"    because {decision.why}"]
+    for role, part in (("mask", plan.mask), ("score", plan.score)):
+        if part is not None:
+            lines += ["", f"{role}:", *_schedule_lines(part)]
+    return "\n".join(lines)
+
+
+def _schedule_lines(part: Schedule) -> Iterator[str]:
+    places = {
+        Level.UNIFORM: "once per tile of queries",
+        Level.ROW: "once per row",
+        Level.COLUMN: "once per column",
+        Level.ELEMENT: "per element",
+    }
+    for level, place in places.items():
+        lets = [f"{let.name} = {format_expr(let.expr)}" for let in part.at(level)]
+        if level is Level.ELEMENT:
+            lets.append(format_expr(part.result))
+        if lets:
+            yield f"  {place}:"
+            yield from (f"    {line}" for line in lets)
+
+
+def resources_text(found: Resources) -> str:
+    """Registers, memory, and the instructions of each loop."""
+    lines = [
+        f"{found.registers:>8} registers per thread, {found.n_warps} warps",
+        f"{found.spill_bytes:>8} bytes of spilled registers",
+        f"{found.shared_bytes:>8} bytes of shared memory",
+    ]
+    for loop in found.loops:
+        tensor_core = ", ".join(f"{n} {name}" for name, n in loop.tensor_core.items())
+        lines += [
+            f"loop over {loop.kind} tiles, per thread and iteration:",
+            f"{loop.n_instructions:>8} instructions, of which {tensor_core}",
+            f"{loop.n_integer_divisions:>8} integer divisions",
+            f"{loop.n_selects:>8} selections by a predicate",
+            f"{loop.n_mask_operations:>8} operations of the mask on whole tiles",
+        ]
+    return "\n".join(lines)
