@@ -41,7 +41,10 @@ def cases(dtypes: tuple[str, ...]) -> st.SearchStrategy[list[Case]]:
 
 # Without shrinking: each step would compile a unit. The message names the one case that failed.
 @settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(cases(("float32", "float64", "bfloat16", "float16")), st.sampled_from(["avx512", "avx2", "generic"]))
+@given(
+    cases(("float32", "float64", "bfloat16", "float16")),
+    st.sampled_from(["avx512", "avx2", "generic"]),
+)
 def test_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """Whatever mask, score_mod, shape, dtype and strides: kernels give what dense float64 gives."""
     programs = []
