@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from attnc.evaluate import evaluate
 from attnc.program import build_program
 from attnc.stages import Inspection
 
+ROOT = Path(__file__).parent.parent
 CAUSAL = "lambda b, h, q, kv: q >= kv"
 
 MASKS = """
@@ -243,6 +245,37 @@ def test_broken_file_is_one_clear_line(folder: Path, source: str, told: str) -> 
 def test_unknown_command_is_one_clear_line() -> None:
     """A mistyped command is answered with the one that was meant."""
     assert "Did you mean 'inspect'?" in mistake("inspct")
+
+
+@pytest.mark.parametrize("arguments", [(), ("cache",)], ids=["attnc", "attnc cache"])
+def test_command_alone_gives_help(arguments: tuple[str, ...]) -> None:
+    """Without a command there is help, and nothing on standard error."""
+    result = invoke(*arguments)
+
+    assert "Usage:" in result.stdout
+    assert result.stderr == ""
+
+
+def documented_commands() -> list[str]:
+    """Lines ``$ attnc ...`` of docs/cli.md, except those for which there is a package to install."""
+    lines = re.findall(r"^\$ attnc (.+)$", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    return [line for line in lines if not line.startswith("demo")]
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_command_works(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command in docs/cli.md runs."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    if command.startswith("cache"):
+        monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
+
+    result = invoke(*shlex.split(command))
+
+    assert result.exit_code == int("--expected" in command), result.output
+    assert result.stdout
 
 
 def test_small_mask_is_shown_pair_by_pair(folder: Path) -> None:

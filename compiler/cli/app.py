@@ -41,7 +41,8 @@ class _Commands(TyperGroup):
                 raise
             context = getattr(error, "ctx", None)
             path = context.command_path if context is not None else "attnc"
-            write_error(f"{error.format_message().rstrip('.')}. See `{path} --help`.")
+            if message := error.format_message():  # none where the help was printed instead
+                write_error(f"{message.rstrip('.')}. See `{path} --help`.")
             code = 2
         sys.exit(code or 0)
 

@@ -60,7 +60,9 @@ def _print(finding: Finding) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    Console().print(Text(f"{finding.level:6} ", _COLOURS[finding.level]), Text(text), sep="")
+    Console(soft_wrap=True).print(
+        Text(f"{finding.level:6} ", _COLOURS[finding.level]), Text(text), sep=""
+    )
 
 
 def _versions() -> Finding:
