@@ -6,14 +6,16 @@ import math
 from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
-from attnc.block_mask import BlockMask, as_fixed, as_function
+from attnc.block_mask import BlockMask
 from attnc.errors import (
     DeviceError,
     GradientNotSupportedError,
     InputDTypeError,
     ShapeError,
 )
+from attnc.fixed_mask import as_fixed, as_function
 from attnc.mods import Mod, require_kind
 from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
 
@@ -129,7 +131,7 @@ def _attend(
     return run(inputs, chosen, wants_lse=wants_lse, wants_max=wants_max, strict=strict)
 
 
-@torch._disable_dynamo
+@_disable_dynamo
 def _outside_of_graphs(*args: Any, **kwargs: Any) -> Outputs:
     """As ``attend``, which torch.compile then calls as it stands, between two graphs."""
     return _attend(*args, **kwargs)

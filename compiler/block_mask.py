@@ -6,29 +6,23 @@ are made on first access only.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 
+from attnc.block_picture import block_pictures
 from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,
-    BlockMaskShapeError,
     SlicedMaskModError,
 )
 from attnc.ir import Expr
-from attnc.mods import Mod, mod_kind, mod_name, noop_mask, require_kind
+from attnc.mods import Mod, mod_name, noop_mask
 from attnc.run_table import IndexLists, Kind, RunTable
-from attnc.runtime.dispatch import Fixed
-from attnc.simplify import simplify
-from attnc.trace import SlotTable, trace_mask, trace_score
 
-_LARGE_BLOCK = 1 << 30  # PyTorch's "no blocks at all"
+LARGE_BLOCK = 1 << 30  # PyTorch's "no blocks at all"
 _LISTS = (
     "kv_num_blocks",
     "kv_indices",
@@ -39,11 +33,30 @@ _LISTS = (
     "full_q_num_blocks",
     "full_q_indices",
 )
-_CHARACTERS = {0.0: " ", 1.0: "█"}
 
 
 def _sliced_mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     raise SlicedMaskModError()
+
+
+def _optional(name: str) -> property:
+    """A list of a BlockMask that may be None, made on first access."""
+
+    def listed(self: BlockMask) -> torch.Tensor | None:
+        return self._list(name)
+
+    return property(listed)
+
+
+def _required(name: str) -> property:
+    """A list of a BlockMask that is always there, made on first access."""
+
+    def listed(self: BlockMask) -> torch.Tensor:
+        tensor = self._list(name)
+        assert tensor is not None
+        return tensor
+
+    return property(listed)
 
 
 class BlockMask:
@@ -94,11 +107,11 @@ class BlockMask:
         self.seq_lengths = seq_lengths
         self.BLOCK_SIZE = BLOCK_SIZE
         self._mask_mod = mask_mod
-        self._expr: Expr | None = None
+        self.frozen_mask: Expr | None = None
         self._table: RunTable | None = None
         self._device = kv_indices.device
         self._separate_full_blocks = full_kv_indices is not None
-        self._batch_shape: tuple[int, ...] = tuple(kv_indices.shape[:-2])
+        self.batch_shape: tuple[int, ...] = tuple(kv_indices.shape[:-2])
         self._lists: dict[str, torch.Tensor | None] = {
             "kv_num_blocks": kv_num_blocks,
             "kv_indices": kv_indices,
@@ -111,7 +124,7 @@ class BlockMask:
         }
 
     @classmethod
-    def _from_table(
+    def from_table(
         cls,
         table: RunTable,
         mask_mod: Mod,
@@ -124,11 +137,11 @@ class BlockMask:
         block_mask.seq_lengths = (table.n_queries, table.n_keys)
         block_mask.BLOCK_SIZE = (table.block_m, table.block_n)
         block_mask._mask_mod = mask_mod
-        block_mask._expr = expr
+        block_mask.frozen_mask = expr
         block_mask._table = table
         block_mask._device = device
         block_mask._separate_full_blocks = separate_full_blocks
-        block_mask._batch_shape = batch_shape
+        block_mask.batch_shape = batch_shape
         block_mask._lists = {}
         return block_mask
 
@@ -186,21 +199,27 @@ class BlockMask:
     @mask_mod.setter
     def mask_mod(self, mask_mod: Mod) -> None:
         self._mask_mod = mask_mod
-        if self._expr is not None:
-            self._expr = None
+        if self.frozen_mask is not None:
+            self.frozen_mask = None
 
     @property
     def table(self) -> RunTable:
         """The same blocks as runs; B and H of size 1 where all batches or heads share them."""
         if self._table is None:
-            self._table = self._table_from_lists()
+            self._table = self.table_from_lists()
         return self._table
 
-    def _table_from_lists(self) -> RunTable:
+    @table.setter
+    def table(self, table: RunTable) -> None:
+        self._table = table
+
+    def table_from_lists(self) -> RunTable:
+        """The table that the index lists spell out."""
+
         def array(name: str, dims: int) -> np.ndarray[Any, Any]:
             tensor = self._lists[name]
             if tensor is None:  # no full blocks are listed
-                tensor = torch.zeros_like(self._required(name.removeprefix("full_")))
+                tensor = torch.zeros_like(getattr(self, name.removeprefix("full_")))
             listed = tensor.detach().cpu().numpy()
             return listed.reshape((1,) * (dims - listed.ndim) + listed.shape)
 
@@ -239,46 +258,18 @@ class BlockMask:
     def _batched(self, blocks: torch.Tensor) -> torch.Tensor:
         """(B or 1, H or 1, ...) as (..., ...) with the batch dimensions of this mask."""
         rest = blocks.shape[2:]
-        if len(self._batch_shape) < 2:
-            return blocks.reshape(*self._batch_shape, *rest).to(self._device)
-        return blocks.expand(*self._batch_shape, *rest).to(self._device)
+        if len(self.batch_shape) < 2:
+            return blocks.reshape(*self.batch_shape, *rest).to(self._device)
+        return blocks.expand(*self.batch_shape, *rest).to(self._device)
 
-    @property
-    def kv_num_blocks(self) -> torch.Tensor:
-        return self._required("kv_num_blocks")
-
-    @property
-    def kv_indices(self) -> torch.Tensor:
-        return self._required("kv_indices")
-
-    @property
-    def full_kv_num_blocks(self) -> torch.Tensor | None:
-        return self._list("full_kv_num_blocks")
-
-    @property
-    def full_kv_indices(self) -> torch.Tensor | None:
-        return self._list("full_kv_indices")
-
-    @property
-    def q_num_blocks(self) -> torch.Tensor | None:
-        return self._list("q_num_blocks")
-
-    @property
-    def q_indices(self) -> torch.Tensor | None:
-        return self._list("q_indices")
-
-    @property
-    def full_q_num_blocks(self) -> torch.Tensor | None:
-        return self._list("full_q_num_blocks")
-
-    @property
-    def full_q_indices(self) -> torch.Tensor | None:
-        return self._list("full_q_indices")
-
-    def _required(self, name: str) -> torch.Tensor:
-        tensor = self._list(name)
-        assert tensor is not None
-        return tensor
+    kv_num_blocks = _required("kv_num_blocks")
+    kv_indices = _required("kv_indices")
+    full_kv_num_blocks = _optional("full_kv_num_blocks")
+    full_kv_indices = _optional("full_kv_indices")
+    q_num_blocks = _optional("q_num_blocks")
+    q_indices = _optional("q_indices")
+    full_q_num_blocks = _optional("full_q_num_blocks")
+    full_q_indices = _optional("full_q_indices")
 
     def as_tuple(self, flatten: bool = True) -> tuple[Any, ...]:
         """(lengths, the eight lists in the order of the attributes, block size, mask_mod).
@@ -294,7 +285,7 @@ class BlockMask:
     @property
     def shape(self) -> tuple[int, ...]:
         """(B, H, n_queries, n_keys); without B and H where they were indexed away."""
-        return (*self._batch_shape, *self.seq_lengths)
+        return (*self.batch_shape, *self.seq_lengths)
 
     def numel(self) -> int:
         """Pairs of query and key, over all batches and heads."""
@@ -310,7 +301,7 @@ class BlockMask:
         columns = _block_lengths(n_keys, self.BLOCK_SIZE[1], dense.shape[3])
         visited = np.einsum("bhqk,q,k->", dense.astype(np.float64), rows, columns)
         total = dense.shape[0] * dense.shape[1] * n_queries * n_keys
-        return 100.0 * (1.0 - float(visited) / total)
+        return 100.0 * float(1.0 - visited / total)
 
     def to_dense(self) -> torch.Tensor:
         """(..., n_q_blocks, n_kv_blocks) int32: 1 where a block is visited."""
@@ -324,33 +315,7 @@ class BlockMask:
             grid_size: Rows and columns at the most; -1 shows every block.
             limit: Pictures at the most.
         """
-        dense = self.to_dense().cpu().numpy()
-        n_rows, n_columns = dense.shape[-2:]
-        if grid_size == -1:
-            max_rows, max_columns = n_rows, n_columns
-        else:
-            max_rows, max_columns = (
-                (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
-            )
-        row_step = max(1, -(-n_rows // max(1, max_rows)))
-        column_step = max(1, -(-n_columns // max(1, max_columns)))
-        pictures = []
-        for number, position in enumerate(itertools.product(*map(range, dense.shape[:-2]))):
-            if number == limit:
-                pictures.append(
-                    f"... {int(np.prod(dense.shape[:-2])) - limit} more: to_string(limit=N), or "
-                    "index the mask by [batch, head]"
-                )
-                break
-            lines = [str(position)] if position else []
-            for row in range(0, n_rows, row_step):
-                cells = (
-                    dense[position][row : row + row_step, column : column + column_step].mean()
-                    for column in range(0, n_columns, column_step)
-                )
-                lines.append("".join(2 * _CHARACTERS.get(float(cell), "░") for cell in cells))
-            pictures.append("\n".join(lines))
-        return "\n".join(pictures)
+        return block_pictures(self.to_dense().cpu().numpy(), grid_size, limit)
 
     def __str__(self) -> str:
         head = f"BlockMask(shape={self.shape}, sparsity={self.sparsity():.2f}%"
@@ -411,17 +376,17 @@ class BlockMask:
             block_m=self.BLOCK_SIZE[0],
             block_n=self.BLOCK_SIZE[1],
         )
-        batch_shape = (*self._batch_shape, 1, 1)[:2]
-        return BlockMask._from_table(
+        batch_shape = (*self.batch_shape, 1, 1)[:2]
+        return BlockMask.from_table(
             table,
             self.mask_mod,
-            self._expr,
+            self.frozen_mask,
             self._device,
             (batch_shape[0], batch_shape[1]),
             self._separate_full_blocks,
         )
 
-    def _of_lengths(self, n_queries: int, n_keys: int) -> BlockMask:
+    def of_lengths(self, n_queries: int, n_keys: int) -> BlockMask:
         """A copy of a mask of one block that fits any lengths, for these."""
         copy = BlockMask.__new__(BlockMask)
         copy.__dict__.update(self.__dict__, seq_lengths=(n_queries, n_keys), _table=None)
@@ -444,9 +409,16 @@ class BlockMask:
 
         return TorchBlockMask(
             self.seq_lengths,
-            *(self._list(name) for name in _LISTS),
-            BLOCK_SIZE=self.BLOCK_SIZE,
-            mask_mod=getattr(self.mask_mod, "fn", self.mask_mod),
+            self.kv_num_blocks,
+            self.kv_indices,
+            self.full_kv_num_blocks,
+            self.full_kv_indices,
+            self.q_num_blocks,
+            self.q_indices,
+            self.full_q_num_blocks,
+            self.full_q_indices,
+            self.BLOCK_SIZE,
+            getattr(self.mask_mod, "fn", self.mask_mod),
         )
 
 
@@ -472,187 +444,3 @@ def _with_partial_tail(table: RunTable) -> RunTable:
 def _block_lengths(length: int, block: int, n_blocks: int) -> np.ndarray[Any, Any]:
     starts = np.arange(n_blocks, dtype=np.int64) * block
     return np.clip(length - starts, 0, block).astype(np.float64)
-
-
-def create_block_mask(
-    mask_mod: Mod,
-    B: int | None,
-    H: int | None,
-    Q_LEN: int,
-    KV_LEN: int,
-    device: torch.device | str | None = None,
-    BLOCK_SIZE: int | tuple[int, int] = 128,
-    _compile: bool = False,
-    separate_full_blocks: bool = True,
-) -> BlockMask:
-    """The block mask of a mask_mod, by analysis of the function instead of evaluating every pair.
-
-    Args:
-        mask_mod: ``(b, h, q_idx, kv_idx) -> bool``.
-        B: Batches, or None where the mask is the same for all.
-        H: Query heads, or None where the mask is the same for all.
-        Q_LEN: Number of queries.
-        KV_LEN: Number of keys.
-        device: Where the index lists are put when they are asked for; that of the captured
-            tensors, else the CPU, if None.
-        BLOCK_SIZE: Tokens per block, one number or (queries, keys).
-        _compile: Accepted for PyTorch's sake; there is nothing to compile.
-        separate_full_blocks: Tell full blocks from partial ones in the index lists.
-    """
-    from attnc.blocks import classify
-
-    require_kind(mask_mod, "mask_mod", "mask_mod")
-    slots = SlotTable()
-    expr = simplify(trace_mask(mask_mod, slots).expr)
-    block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
-    if min(block) <= 0:
-        raise BlockMaskArgumentError(problem=f"BLOCK_SIZE {BLOCK_SIZE} is not positive")
-    shape = (B or 1, H or 1)
-    table = classify(
-        expr,
-        slots.tensors,
-        n_batch=shape[0],
-        n_heads=shape[1],
-        n_queries=Q_LEN,
-        n_keys=KV_LEN,
-        block_m=block[0],
-        block_n=block[1],
-    ).table
-    if device is None:
-        device = slots.tensors[0].device if slots.tensors else "cpu"
-    # Without captured tensors the expression is the mask for good; with them the table is a
-    # snapshot of their content, and mask_mod is read anew inside partial blocks.
-    frozen = None if slots.tensors else expr
-    return BlockMask._from_table(
-        table, mask_mod, frozen, torch.device(device), shape, separate_full_blocks
-    )
-
-
-def create_mask(
-    mod_fn: Mod,
-    B: int | None,
-    H: int | None,
-    Q_LEN: int,
-    KV_LEN: int,
-    device: torch.device | str | None = None,
-) -> torch.Tensor:
-    """Dense (B or 1, H or 1, Q_LEN, KV_LEN) bool: where a mask_mod holds.
-
-    For a score_mod, where it does not turn a score of 0 into -inf.
-    """
-    from attnc.evaluate import evaluate
-
-    slots = SlotTable()
-    is_mask = mod_kind(mod_fn) == "mask_mod"
-    traced = trace_mask(mod_fn, slots) if is_mask else trace_score(mod_fn, slots)
-    if device is None:
-        device = slots.tensors[0].device if slots.tensors else "cpu"
-    shape = (B or 1, H or 1, Q_LEN, KV_LEN)
-    indices = [
-        torch.arange(n, dtype=torch.int32, device=device).reshape(
-            [n if axis == i else 1 for i in range(4)]
-        )
-        for axis, n in enumerate(shape)
-    ]
-    value = evaluate(
-        traced.expr,
-        b=indices[0],
-        h=indices[1],
-        q_idx=indices[2],
-        kv_idx=indices[3],
-        score=None if is_mask else torch.zeros((), device=device),
-        tensors=[t.to(device) for t in slots.tensors],
-    )
-    visible = value if is_mask else value != -torch.inf
-    return visible.expand(shape).contiguous()
-
-
-_from_torch: WeakKeyDictionary[Any, tuple[list[torch.Tensor | None], BlockMask]] = (
-    WeakKeyDictionary()
-)
-
-
-def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
-    """What a kernel needs of a block mask, ours or PyTorch's; None for anything else.
-
-    Raises:
-        BlockMaskLengthError: It was made for other lengths.
-        BlockMaskShapeError: Its batch or heads are neither 1 nor those of q.
-        DeviceError: It is on another device than q.
-    """
-    block_mask = _as_block_mask(mask)
-    if block_mask is None:
-        return None
-    n_queries, n_keys = q.shape[2], k.shape[2]
-    block = block_mask.BLOCK_SIZE
-    if block == (_LARGE_BLOCK, _LARGE_BLOCK) and n_queries and n_keys:
-        block_mask = block_mask._of_lengths(n_queries, n_keys)
-    if block_mask.seq_lengths != (n_queries, n_keys):
-        raise BlockMaskLengthError(
-            mask_q=block_mask.seq_lengths[0],
-            mask_kv=block_mask.seq_lengths[1],
-            n_queries=n_queries,
-            n_keys=n_keys,
-        )
-    batch_shape = (1, 1, *block_mask._batch_shape)[-2:]
-    for axis, size, wanted in zip("BH", batch_shape, q.shape[:2], strict=True):
-        if size not in (1, wanted):
-            raise BlockMaskShapeError(axis=axis, mask_size=size, size=wanted)
-    if block_mask._expr is not None:
-        return Fixed(None, block_mask.mask_mod, block_mask._expr)
-    table = block_mask.table
-    if block[0] % 16 == 0 and block[1] % 16 == 0:
-        return Fixed(table, block_mask.mask_mod, None)
-    return Fixed(None, listed_mod(table, block_mask.mask_mod, q.device), None)
-
-
-def _as_block_mask(mask: Any) -> BlockMask | None:
-    if isinstance(mask, BlockMask):
-        return mask
-    cls = type(mask)
-    if cls.__name__ != "BlockMask" or not cls.__module__.startswith("torch.nn.attention"):
-        return None
-    lists: list[torch.Tensor | None] = [getattr(mask, name) for name in _LISTS[:4]]
-    known = _from_torch.get(mask)
-    if known is not None and all(
-        (a is None) == (b is None) and (a is None or b is None or torch.equal(a, b))
-        for a, b in zip(known[0], lists, strict=True)
-    ):
-        block_mask = known[1]
-    else:
-        copies = [None if t is None else t.clone() for t in lists]
-        block_mask = BlockMask.from_kv_blocks(
-            *lists, BLOCK_SIZE=tuple(mask.BLOCK_SIZE), seq_lengths=tuple(mask.seq_lengths)
-        )
-        _from_torch[mask] = (copies, block_mask)
-    block_mask.seq_lengths = tuple(mask.seq_lengths)
-    block_mask.mask_mod = mask.mask_mod
-    return block_mask
-
-
-def as_function(fixed: Fixed, device: torch.device) -> Mod:
-    """A mask_mod that says the same as the block mask that ``fixed`` was made of."""
-    if fixed.table is not None:
-        return listed_mod(fixed.table, fixed.mod, device)
-    return noop_mask if fixed.mod is None else fixed.mod
-
-
-def listed_mod(
-    table: RunTable, mask_mod: Mod | None, device: torch.device
-) -> Callable[[Any, Any, Any, Any], Any]:
-    """A mask_mod that says the same as a table and what holds inside its partial blocks.
-
-    For block sizes that no kernel tile divides, and for the dense reference.
-    """
-    kinds = torch.from_numpy(table.to_dense()).to(device)
-    block_m, block_n = table.block_m, table.block_n
-
-    def listed(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        row = kinds[b if table.n_batch > 1 else 0, h if table.n_heads > 1 else 0]
-        kind = row[q_idx // block_m, kv_idx // block_n]
-        inside = kind == int(Kind.PARTIAL)
-        if mask_mod is not None:
-            inside = inside & mask_mod(b, h, q_idx, kv_idx)
-        return (kind == int(Kind.FULL)) | inside
-
-    return listed

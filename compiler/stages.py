@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attnc.analysis import Analysis, analyze
-from attnc.block_mask import as_fixed
 from attnc.blocks import Geometry
 from attnc.decorator import Kernel
 from attnc.errors import InspectionOptionError
+from attnc.fixed_mask import as_fixed
 from attnc.intervals import Facts
 from attnc.ir import TRUE, DType, Expr
 from attnc.mods import Mod, mod_kind, mod_name
