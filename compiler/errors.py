@@ -307,3 +307,7 @@ class CompilerError(AttncError, RuntimeError):
 
 class NoCompilerWarning(UserWarning):
     """Attention runs tile by tile in torch operations, for want of a C++ compiler."""
+
+
+class OfflineCompileError(AttncError, RuntimeError):
+    template = "Triton cannot compile the kernel for {target}:\n{output}"

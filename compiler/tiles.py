@@ -77,15 +77,42 @@ def _gpu_tiles(
     target: GpuTarget, dtype: str, head_dim: int, value_dim: int, short_queries: bool
 ) -> Tiles:
     width = max(head_dim, value_dim)
+    block_m = 16 if short_queries else 64
     if target.backend == "interpret":
-        return Tiles(16 if short_queries else 64, 64, 4, 1, "few, large steps for the interpreter")
+        return Tiles(block_m, 64, 4, 1, "few, large steps for the interpreter")
+    # AMD keeps the operands of a pipeline in registers, and has 64 KiB of shared memory.
+    n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
-        n = 32 if width <= 64 and dtype == "float32" else 16
-        return Tiles(16 if short_queries else 64, n, 4, 2, "full-precision operands are wide")
+        block_n = 32 if width <= 64 and dtype == "float32" else 16
+        reason = "products of full precision run without tensor cores, one by one"
+        return Tiles(block_m, block_n, 4, n_stages, reason)
     if short_queries:
-        return Tiles(16, 64, 4, 2, "at most 16 queries")
+        return Tiles(16, 64 if width <= 128 else 32, 4, n_stages, "at most 16 queries")
     if width <= 64:
-        return Tiles(128, 64, 4, 3, "head_dim <= 64")
+        return _tiles_of_64(target)
     if width <= 128:
-        return Tiles(128, 64, 8, 2, "head_dim <= 128")
-    return Tiles(64, 32, 4, 2, "operands wider than 128 fill the registers")
+        return _tiles_of_128(target)
+    return Tiles(64, 32, 8, n_stages, "operands wider than 128 fill the registers")
+
+
+def _tiles_of_64(target: GpuTarget) -> Tiles:
+    """For 16-bit operands of width 64: the largest found that no mask of the tests spills."""
+    if target.backend == "hip":
+        return Tiles(128, 64, 4, 1, "fits the registers for a head_dim of 64 on AMD")
+    n_stages = 3 if _capability(target) >= 90 else 2
+    return Tiles(128, 64, 8, n_stages, "fits the registers for a head_dim of 64")
+
+
+def _tiles_of_128(target: GpuTarget) -> Tiles:
+    """The same for a width of 128."""
+    if target.backend == "hip":
+        return Tiles(128, 32, 8, 1, "fits the registers for a head_dim of 128 on AMD")
+    if _capability(target) == 90:
+        reason = "wgmma reads keys from shared memory, which leaves registers for 64 of them"
+        return Tiles(128, 64, 8, 2, reason)
+    return Tiles(128, 32, 8, 2, "fits the registers for a head_dim of 128")
+
+
+def _capability(target: GpuTarget) -> int:
+    assert isinstance(target.arch, int)
+    return target.arch

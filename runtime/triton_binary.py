@@ -1,0 +1,184 @@
+"""What a compiled Triton kernel costs, read from its binary and assembly."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+
+from attnc.runtime.triton_compile import OfflineBinary
+
+_TENSOR_CORE = re.compile(r"(?<![\w.])(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)(?=[._])")
+_LABEL = re.compile(r"^(\$L__BB\w+|\.LBB\w+):")
+# LLVM says so in a comment for AMD, where it also branches back to share code.
+_INNERMOST = re.compile(r"=>\s*This Inner Loop Header")
+_BRANCH = re.compile(r"\b(?:bra(?:\.uni)?|s_c?branch\w*)\s+(\$L__BB\w+|\.LBB\w+)")
+# AMD has no integer division: it is expanded, and always begins with this reciprocal.
+_DIVISION = re.compile(r"\b(?:div|rem)\.[su](?:16|32|64)\b|\bv_rcp_iflag_f32\w*")
+_SELECT = re.compile(r"\bselp\.|\bv_cndmask")
+_TILE_COMPARISON = re.compile(r"arith\.cmpi .* : tensor<")
+_TILE_LOGIC = re.compile(r"arith\.(?:andi|ori|xori) .* : tensor<[0-9x]+xi1>")
+
+
+@dataclass(frozen=True)
+class LoopResources:
+    """Instructions of one loop over kv tiles, per thread and iteration.
+
+    Attributes:
+        kind: PARTIAL or FULL.
+        n_instructions: All instructions.
+        tensor_core: Number of tensor-core instructions, by family, such as ``wgmma.mma_async``.
+        n_integer_divisions: Integer divisions and remainders that take a division.
+        n_selects: Selections by a predicate, as masking an element is.
+        n_mask_operations: Integer comparisons and logic on whole tensors in Triton's IR.
+    """
+
+    kind: str
+    n_instructions: int
+    tensor_core: Mapping[str, int]
+    n_integer_divisions: int
+    n_selects: int
+    n_mask_operations: int
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a program of the kernel takes.
+
+    Attributes:
+        registers: Per thread.
+        spill_bytes: Registers kept in memory, per thread.
+        shared_bytes: Shared memory.
+        n_warps: Warps.
+        loops: Its loops over whole kv tiles, in order; none if the compiler merged or unrolled some,
+            or if they use no tensor cores, by which they are found.
+    """
+
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    n_warps: int
+    loops: tuple[LoopResources, ...]
+
+
+def resources_of(binary: OfflineBinary) -> Resources:
+    """Reads ``binary``."""
+    if binary.target.backend == "cuda":
+        registers, spill_bytes = _nvidia_registers(binary.binary)
+        assembly = binary.texts["ptx"]
+    else:
+        assembly = binary.texts["amdgcn"]
+        registers, spill_bytes = _amd_registers(assembly)
+    loops = innermost_loops(assembly.splitlines())
+    mask_operations = [_n_mask_operations(body) for body in _tile_loops(binary.texts["ttir"])]
+    if not len(loops) == len(mask_operations) == len(binary.loop_kinds):
+        loops = []
+    return Resources(
+        registers=registers,
+        spill_bytes=spill_bytes,
+        shared_bytes=binary.shared_bytes,
+        n_warps=binary.n_warps,
+        loops=tuple(
+            _loop_resources(kind, body, n)
+            for kind, body, n in zip(binary.loop_kinds, loops, mask_operations, strict=False)
+        ),
+    )
+
+
+def innermost_loops(lines: Sequence[str]) -> list[list[str]]:
+    """Lines of each innermost loop of PTX or AMD assembly that has a tensor-core instruction.
+
+    A loop is what lies between a label and the last branch back to it.
+    """
+    labels: dict[str, int] = {}
+    spans: dict[int, int] = {}
+    for number, line in enumerate(lines):
+        if (label := _LABEL.match(line)) and _may_head_a_loop(lines, number):
+            labels[label[1]] = number
+        for name in _BRANCH.findall(line):
+            if name in labels:
+                spans[labels[name]] = number
+    busy = [
+        (start, stop)
+        for start, stop in spans.items()
+        if any(_TENSOR_CORE.search(line) for line in lines[start : stop + 1])
+    ]
+    return [
+        list(lines[start : stop + 1])
+        for start, stop in sorted(busy)
+        if not any(start <= a and b <= stop and (a, b) != (start, stop) for a, b in busy)
+    ]
+
+
+def _may_head_a_loop(lines: Sequence[str], number: int) -> bool:
+    if lines[number].startswith("$"):
+        return True
+    comments = takewhile(lambda line: line.lstrip().startswith(";"), lines[number + 1 :])
+    return any(_INNERMOST.search(line) for line in (lines[number], *comments))
+
+
+def _loop_resources(kind: str, body: Sequence[str], n_mask_operations: int) -> LoopResources:
+    families = (match[1] for line in body if (match := _TENSOR_CORE.search(line)))
+    return LoopResources(
+        kind=kind,
+        n_instructions=sum(_is_instruction(line) for line in body),
+        tensor_core=dict(Counter(families)),
+        n_integer_divisions=sum(bool(_DIVISION.search(line)) for line in body),
+        n_selects=sum(bool(_SELECT.search(line)) for line in body),
+        n_mask_operations=n_mask_operations,
+    )
+
+
+def _is_instruction(line: str) -> bool:
+    text = line.strip()
+    return (
+        bool(text)
+        and not text.startswith((".", "//", ";", "$", "{", "}", "#"))
+        and (not text.endswith(":"))
+    )
+
+
+def _tile_loops(ttir: str) -> Iterator[list[str]]:
+    """Lines of each innermost ``scf.for`` of Triton's IR that multiplies matrices."""
+    lines = ttir.splitlines()
+    for number, line in enumerate(lines):
+        if "scf.for" not in line:
+            continue
+        indent = line[: len(line) - len(line.lstrip())]
+        end = f"{indent}}}"  # the brace that closes the loop stands under its first letter
+        body = list(
+            takewhile(lambda inner, end=end: not inner.startswith(end), lines[number + 1 :])
+        )
+        is_inner = not any("scf.for" in inner for inner in body)
+        if is_inner and any("tt.dot" in inner for inner in body):
+            yield body
+
+
+def _n_mask_operations(body: Sequence[str]) -> int:
+    return sum(bool(_TILE_COMPARISON.search(line) or _TILE_LOGIC.search(line)) for line in body)
+
+
+def _nvidia_registers(cubin: Path) -> tuple[int, int]:
+    """Registers and bytes of stack (nothing but spills in these kernels) per thread."""
+    found = importlib.util.find_spec("triton")  # its tools are wanted, not Triton
+    assert found is not None
+    assert found.origin is not None
+    tool = Path(found.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    command = [str(tool), "-res-usage", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
+    return usage["REG"], usage["STACK"] + usage["LOCAL"]
+
+
+def _amd_registers(assembly: str) -> tuple[int, int]:
+    """Vector registers, and bytes of them kept in memory, per thread.
+
+    Scalar registers spill into lanes of vector registers, which takes no memory.
+    """
+    fields = dict(re.findall(r"^\s*\.?-? ?\.(\w+):\s+(\d+)$", assembly, flags=re.MULTILINE))
+    return int(fields["vgpr_count"]), int(fields["private_segment_fixed_size"])
