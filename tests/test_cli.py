@@ -123,6 +123,19 @@ def test_module_runs_as_the_command_does(folder: Path) -> None:
     assert result.stdout == f"attnc {attnc.__version__}\n"
 
 
+def test_picture_survives_an_encoding_without_its_characters(folder: Path) -> None:
+    """Where output is ASCII the picture loses its characters, but the command works."""
+    command = [sys.executable, "-m", "attnc", "show", "masks.py:window"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert "??" in result.stdout
+
+
 def test_help_needs_no_torch(folder: Path) -> None:
     """``attnc --help`` imports neither torch, sympy nor Triton, so it answers at once."""
     code = """
@@ -329,7 +342,7 @@ def test_check_succeeds_with_a_summary(folder: Path) -> None:
     result = invoke("check", "masks.py:window", "--examples", "3")
 
     assert result.exit_code == 0, result.output
-    assert "3 random inputs" in result.stdout
+    assert result.stdout.startswith("masks.py:window: 3 random inputs")
 
 
 def test_check_fails_with_a_counterexample(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from attnc.cli.console import is_terminal, write
@@ -49,7 +50,7 @@ def run(
     if failure:
         write(failure.rstrip())
         return 1
-    write(str(report))
+    write(str(replace(report, name=target or "--expr")))
     return 0
 
 
