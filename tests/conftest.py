@@ -6,8 +6,15 @@ Select with ``HYPOTHESIS_PROFILE=fuzz``.
 from __future__ import annotations
 
 import os
+from unittest.mock import patch
 
+import torch
 from hypothesis import HealthCheck, settings
+
+# Without a GPU, Triton is here for its interpreter, which must be switched on when it is imported.
+if not torch.cuda.is_available():
+    with patch.dict(os.environ, TRITON_INTERPRET="1"):
+        import triton  # noqa: F401
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
