@@ -267,9 +267,9 @@ def _uniforms(plan: Plan, reads: frozenset[Expr], bound_names: frozenset[str]) -
         block.lines.append(f"const int64_t {name} = (int64_t)({block.value(part.result)});")
     reads = reads | block.reads
     lines = []
-    for name in (IndexName.B, IndexName.H):
-        if Index(name) in reads:
-            lines.append(f"const int32_t {name.value} = (int32_t)item.{name.value};")
+    for index in (IndexName.B, IndexName.H):
+        if Index(index) in reads:
+            lines.append(f"const int32_t {index.value} = (int32_t)item.{index.value};")
     if "q_block" in bound_names:
         lines.append("const int64_t q_block = item.q_block;")
     for name in ("n_queries", "n_keys"):

@@ -17,7 +17,7 @@ from cpu_kernels import Result, load, program_of, run, spec_of
 from attnc import attention
 from attnc.errors import NoCompilerError, NoCompilerWarning
 from attnc.plan import make_plan
-from attnc.render_cpp import render
+from attnc.render_cpp import render_many
 from attnc.runtime import cpu
 from attnc.runtime.build import COMMON_FLAGS
 from attnc.runtime.isa import ISA_FLAGS
@@ -74,16 +74,19 @@ def assert_close(actual: Result, expected: ReferenceResult, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_lengths_and_mods(isa: str, dtype: torch.dtype) -> None:
-    """Tiles that are whole, ragged, single or missing; on all instruction sets."""
-    programs = {name: program_of(*mods, dtype) for name, mods in MODS.items()}
-    kernels = load([spec_of(p, dtype=dtype, isa=isa) for p in programs.values()])
-    for n_queries, n_keys in ((0, 5), (5, 0), (1, 1), (127, 129), (129, 127), (64, 192)):
-        sizes = ((2, 4, n_queries, 16), (2, 2, n_keys, 16), (2, 2, n_keys, 16))
-        q, k, v = tensors(*sizes, dtype=dtype)
-        for (name, program), kernel in zip(programs.items(), kernels, strict=True):
-            mask, score = MODS[name]
+def test_lengths_dtypes_and_mods(isa: str) -> None:
+    """Tiles that are whole, ragged, single or missing; every dtype; all instruction sets."""
+    cases = [(dtype, mods) for dtype in DTYPES for mods in MODS.values()]
+    programs = [program_of(*mods, dtype) for dtype, mods in cases]
+    specs = [
+        spec_of(program, dtype=dtype, isa=isa)
+        for program, (dtype, _) in zip(programs, cases, strict=True)
+    ]
+    for (dtype, mods), program, kernel in zip(cases, programs, load(specs), strict=True):
+        mask, score = mods
+        for n_queries, n_keys in ((0, 5), (5, 0), (1, 1), (127, 129), (129, 127), (64, 192)):
+            sizes = ((2, 4, n_queries, 16), (2, 2, n_keys, 16), (2, 2, n_keys, 16))
+            q, k, v = tensors(*sizes, dtype=dtype)
             expected = reference_attention(q, k, v, mask=mask, score=score, enable_gqa=True)
             assert_close(run(kernel, program, q, k, v), expected, dtype)
 
@@ -251,17 +254,17 @@ def test_generated_text_compiles_without_warnings(compiler: str, isa: str, tmp_p
         decay = slopes[h] * torch.sqrt(q_idx + 1.0)
         return 20 * torch.tanh((s - decay * torch.log(kv_idx + 2.0)) / 20)
 
-    for number, mods in enumerate([*MODS.values(), (mask, score)]):
-        source = tmp_path / f"{number}.cpp"
-        source.write_text(render(make_plan(spec_of(program_of(*mods), isa=isa))))
-        flags = ["-Wall", "-Wextra", "-Werror", "-O1", *COMMON_FLAGS, *ISA_FLAGS[isa]]
-        done = subprocess.run(
-            [compiler, *flags, str(source), "-o", str(tmp_path / "k.so")],
-            capture_output=True,
-            check=False,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
+    programs = [program_of(*mods) for mods in [*MODS.values(), (mask, score)]]
+    source = tmp_path / "unit.cpp"
+    source.write_text(render_many([make_plan(spec_of(program, isa=isa)) for program in programs]))
+    flags = ["-Wall", "-Wextra", "-Werror", "-O1", *COMMON_FLAGS, *ISA_FLAGS[isa]]
+    done = subprocess.run(
+        [compiler, *flags, str(source), "-o", str(tmp_path / "unit.so")],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_compiler_there_is_a_slow_path(monkeypatch: pytest.MonkeyPatch) -> None:
