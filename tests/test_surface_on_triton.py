@@ -1,0 +1,28 @@
+"""The public surface through the Triton backend, on CPU tensors in Triton's interpreter."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("test_attention.py", "test_kernel.py"), ("test_block_mask.py", "test_flex.py")],
+)
+def test_every_test_of_the_surface_passes_on_triton(files) -> None:
+    """The same tests that the CPU backend passes, without changing one."""
+    environment = {**os.environ, "ATTNC_BACKEND": "triton", "TRITON_INTERPRET": "1"}
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--show-capture=no", *files],
+        cwd=HERE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout[-4000:]
