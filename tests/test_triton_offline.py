@@ -1,0 +1,187 @@
+"""Triton kernels compiled for GPUs that are not here: what is in the binaries, and their cache."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cpu_kernels import program_of, spec_of
+
+from attnc.errors import OfflineCompileError
+from attnc.plan import Spec
+from attnc.runtime.triton_binary import innermost_loops, resources_of
+from attnc.runtime.triton_compile import compile_offline
+from attnc.target import GPU_TARGETS, GpuTarget
+
+DOCUMENTS = torch.zeros(4096, dtype=torch.int32)
+SLOPES = torch.zeros(8)
+TENSOR_CORE = {
+    "sm_80": "mma.sync",
+    "sm_90": "wgmma.mma_async",
+    "sm_100": "tcgen05.mma",
+    "gfx942": "v_mfma",
+}
+
+
+def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return q_idx >= kv_idx
+
+
+def window(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return (q_idx >= kv_idx) & (q_idx - kv_idx < 1024)
+
+
+def documents(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return (q_idx >= kv_idx) & (DOCUMENTS[q_idx] == DOCUMENTS[kv_idx])
+
+
+def alibi(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return score + SLOPES[h] * (kv_idx - q_idx)
+
+
+def softcap(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return 20 * torch.tanh(score / 20)
+
+
+MODS = {
+    "causal": (causal, None),
+    "window": (window, None),
+    "documents": (documents, None),
+    "alibi": (causal, alibi),
+    "softcap": (causal, softcap),
+}
+# Every mask, every machine, both widths, and what needs most registers on each machine.
+COVERING = {
+    ("sm_80", "documents", 128), ("sm_80", "softcap", 64),
+    ("sm_90", "causal", 128), ("sm_90", "window", 64), ("sm_90", "softcap", 128),
+    ("sm_100", "documents", 64), ("sm_100", "alibi", 128),
+    ("gfx942", "softcap", 128), ("gfx942", "documents", 64),
+}  # fmt: skip
+CASES = [
+    pytest.param(*case, marks=[] if case in COVERING else [pytest.mark.slow])
+    for case in (
+        (target, name, head_dim)
+        for target in TENSOR_CORE
+        for name in MODS
+        for head_dim in (64, 128)
+    )
+]
+
+
+def spec_for(name: str, head_dim: int) -> Spec:
+    program = program_of(*MODS[name])
+    return spec_of(program, dtype=torch.bfloat16, head_dim=head_dim)
+
+
+@pytest.fixture
+def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
+
+
+@pytest.mark.usefixtures("cache_dir")
+@pytest.mark.parametrize(("target", "name", "head_dim"), CASES)
+def test_binaries_are_as_good_as_promised(target: str, name: str, head_dim: int) -> None:
+    """No register spills; the loops run on the machine's own tensor cores and divide no integers;
+    a FULL tile computes no mask."""
+    binary = compile_offline(spec_for(name, head_dim), GPU_TARGETS[target])
+
+    resources = resources_of(binary)
+
+    assert resources.spill_bytes == 0
+    assert sorted(loop.kind for loop in resources.loops) == sorted(_expected_kinds(name))
+    for loop in resources.loops:
+        assert set(loop.tensor_core) == {TENSOR_CORE[target]}
+        assert loop.n_integer_divisions == 0
+        assert (loop.n_mask_operations == 0) == (loop.kind == "FULL")
+    selects = {loop.kind: loop.n_selects for loop in resources.loops}
+    # One element of the score tile takes one selection, wherever it is masked.
+    assert selects["FULL"] < selects["PARTIAL"]
+
+
+def _expected_kinds(name: str) -> tuple[str, ...]:
+    return ("PARTIAL", "FULL", "PARTIAL") if name == "window" else ("FULL", "PARTIAL")
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_division_in_a_loop_is_found() -> None:
+    """The reader sees a division by a number that is only known at run time."""
+    divisors = torch.ones(8, dtype=torch.int32)
+
+    def divides(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx % divisors[h]) >= (kv_idx % divisors[h])
+
+    spec = spec_of(program_of(divides, None), dtype=torch.bfloat16, head_dim=64)
+
+    loops = resources_of(compile_offline(spec, GPU_TARGETS["sm_90"])).loops
+
+    divisions = {loop.kind: loop.n_integer_divisions for loop in loops}
+    assert divisions["PARTIAL"] > 0
+    assert divisions["FULL"] == 0
+
+
+def test_innermost_loops_are_told_from_outer_ones() -> None:
+    """Of nested loops with tensor-core instructions only the inner one counts."""
+    text = """$L__BB0_1:
+mma.sync.a;
+$L__BB0_2:
+mma.sync.b;
+@%p1 bra $L__BB0_2;
+@%p2 bra $L__BB0_1;
+$L__BB0_3:
+add.s32;
+bra.uni $L__BB0_3;"""
+
+    assert innermost_loops(text.splitlines()) == [
+        ["$L__BB0_2:", "mma.sync.b;", "@%p1 bra $L__BB0_2;"]
+    ]
+
+
+COMPILE = """
+import pickle, sys
+from attnc.runtime import cache
+from attnc.runtime.triton_compile import compile_offline
+from attnc.target import GPU_TARGETS
+spec = pickle.loads(bytes.fromhex(sys.argv[1]))
+binary = compile_offline(spec, GPU_TARGETS["sm_90"])
+print(len(binary.binary.read_bytes()), cache.n_builds())
+"""
+# An import of Triton, and a start of its compiler, would raise.
+COMPILE_WITHOUT_TRITON = """
+import subprocess, sys
+sys.modules["triton"] = None
+subprocess.run = None
+"""
+
+
+def in_new_process(code: str) -> tuple[int, int]:
+    """Size of the binary, and number of kernels built, in a new process."""
+    spec = pickle.dumps(spec_for("causal", 64)).hex()
+    command = [sys.executable, "-c", code, spec]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    size, n_builds = map(int, result.stdout.split())
+    return size, n_builds
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_a_second_process_compiles_nothing() -> None:
+    """Processes that ask at once compile a kernel once; later ones need no compiler at all."""
+    with ThreadPoolExecutor() as pool:
+        first = list(pool.map(in_new_process, [COMPILE] * 3))
+    second = in_new_process(COMPILE_WITHOUT_TRITON + COMPILE)
+
+    assert sorted(n_builds for _, n_builds in first) == [0, 0, 1]
+    assert second == (first[0][0], 0)
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_what_triton_says_is_reported() -> None:
+    """A machine that Triton does not know is an error with the compiler's words."""
+    with pytest.raises(OfflineCompileError, match=r"(?s)the kernel for gfx1:\n.*ValueError"):
+        compile_offline(spec_for("causal", 64), GpuTarget("hip", "gfx1", 64))
