@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -102,6 +103,11 @@ def render(plan: Plan) -> str:
         )
     )
     return source.rstrip() + "\n"
+
+
+def render_functions(names: AbstractSet[str]) -> str:
+    """Source of the functions that a ``TritonWriter`` says expressions need."""
+    return _environment().get_template("triton_functions.py.jinja").render(functions=names)
 
 
 def loops_of(plan: Plan) -> tuple[Loop, ...]:

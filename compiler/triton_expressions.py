@@ -32,6 +32,7 @@ from attnc.ir import (
     Select,
     Unary,
     UnaryOp,
+    level_of,
 )
 from attnc.schedule import Let
 
@@ -188,6 +189,8 @@ class TritonWriter:
                 parts = (self._typed(part, texts) for part in (cond, if_true, if_false))
                 return f"tl.where({', '.join(_bare(part) for part in parts)})"
             case Cast(x, to):
+                if to is DType.BOOL and x.dtype is not to:
+                    return _comparison(f"{self._typed(x, texts)} != 0", x)
                 return self._cast(x.dtype, to, self._typed(x, texts))
             case Gather():
                 return self._gather(node, texts)
@@ -217,7 +220,7 @@ class TritonWriter:
             case UnaryOp.NOT:
                 return f"({x} == False)" if node.dtype is DType.BOOL else f"(~{x})"
             case UnaryOp.ISNAN:
-                return f"({x} != {x})"
+                return _comparison(f"{x} != {x}", node.x)
             case UnaryOp.FLOOR | UnaryOp.CEIL | UnaryOp.TRUNC | UnaryOp.ROUND if node.dtype.is_int:
                 return x
             case UnaryOp.TRUNC:
@@ -288,10 +291,11 @@ class TritonWriter:
             return self._call("integer_power", x, str(int(n))) if 0 <= n < _BITS[dtype] else None
         suffix = "_64" if dtype is DType.FLOAT64 else ""
         match n:
-            case 0.5:
-                return self._call("square_root" + suffix, x)
-            case -0.5:
-                return self._call("reciprocal_root" + suffix, x)
+            case 0.5 | -0.5:
+                # Other than a root, a power is not negative zero, nor NaN for -inf.
+                magnitude = f'tl.where({_bare(x)} == float("-inf"), float("inf"), {x} + 0.0)'
+                root = "square_root" if n > 0 else "reciprocal_root"
+                return self._call(root + suffix, magnitude)
             case 1:
                 return x
             case -1:
@@ -310,13 +314,11 @@ class TritonWriter:
             )
             return f"({left} {op.value} {right})"
         left, right = self._operands(lhs, rhs, texts)
-        return f"({left} {op.value} {right})"
+        return _comparison(f"{left} {op.value} {right}", lhs, rhs)
 
     def _cast(self, source: DType, to: DType, x: str) -> str:
         if source is to:
             return x
-        if to is DType.BOOL:
-            return f"({x} != 0)"
         if source.is_float and to.is_int:
             return self._call(f"to_{to.value}", x)
         return f"tl.cast({_bare(x)}, {type_name(to)})"
@@ -363,6 +365,13 @@ class TritonWriter:
                 return self._is_not_negative(if_true) and self._is_not_negative(if_false)
             case _:
                 return False
+
+
+def _comparison(text: str, *operands: Expr) -> str:
+    # In Triton's interpreter, a comparison of two float scalars is a float where it meets a tensor.
+    if operands[0].dtype.is_float and all(level_of(x) is Level.UNIFORM for x in operands):
+        return f"(tl.where({text}, 1, 0) != 0)"
+    return f"({text})"
 
 
 def _outside_reductions(root: Expr) -> Iterator[Expr]:

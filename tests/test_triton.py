@@ -178,6 +178,16 @@ def test_one_kernel_serves_every_window(size: int) -> None:
     assert_equals_oracle(*qkv(130, 130), mask=mask)
 
 
+def test_comparisons_of_scalars_meet_tiles() -> None:
+    """A comparison of floats that depends on the head alone combines with one of the tile."""
+    slopes = torch.tensor([0.25, 0.75])
+
+    def mask(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return (slopes[h] > 0.5) & (q >= kv) | slopes[h].to(torch.bool) & (kv < 3)
+
+    assert_equals_oracle(*qkv(20, 70, n_heads=2), mask=mask)
+
+
 @settings(max_examples=40, phases=WITHOUT_SHRINKING)
 @given(masks(), inputs(dtypes=("float32", "float16", "bfloat16", "float64")))
 def test_random_masks_equal_the_oracle(mask: MaskRecipe, recipe: InputsRecipe) -> None:
