@@ -35,6 +35,7 @@ from attnc.ir import (
     level_of,
 )
 from attnc.schedule import Let
+from attnc.sign import is_not_negative
 
 _INDENT = "    "
 _MAX_DEPTH = 20  # of one statement: Python's parser and Triton's visitor recurse
@@ -119,7 +120,7 @@ class TritonWriter:
         for let in lets:
             text = self.expression(let.expr, let.name, let.level, lines)
             lines.append(f"{let.name} = {text}")
-            if self._is_not_negative(let.expr):
+            if is_not_negative(let.expr, self.not_negative):
                 self.not_negative.add(let.name)
         return lines
 
@@ -281,7 +282,7 @@ class TritonWriter:
             if op is BinaryOp.FLOORDIV:
                 return f"({x} >> {n.bit_length() - 1})"
             return f"({x} & {n - 1})"
-        if self._is_not_negative(lhs):
+        if is_not_negative(lhs, self.not_negative):
             return f"({x} {op.value} {n})"
         name = "floor_divide" if op is BinaryOp.FLOORDIV else "floor_modulo"
         return self._call(f"{name}_positive", x, str(n))
@@ -329,7 +330,7 @@ class TritonWriter:
         for dimension, index in enumerate(node.indices):
             text = self._typed(index, texts)
             size, stride = f"{slot}_size{dimension}", f"{slot}_stride{dimension}"
-            if self._is_not_negative(index):
+            if is_not_negative(index, self.not_negative):
                 place = f"tl.minimum({_bare(text)}, {size} - 1)"
             else:
                 place = self._call("wrapped", text, size)
@@ -340,31 +341,6 @@ class TritonWriter:
         if node.dtype is DType.BOOL:
             return f"(tl.load({address}) != 0)"
         return f"tl.cast(tl.load({address}), {type_name(node.dtype)})"
-
-    def _is_not_negative(self, expr: Expr) -> bool:
-        """Whether an integer provably is at least 0: by its form only, and only where that cannot
-        wrap around."""
-        match expr:
-            case Index() | RowIndex():
-                return True
-            case Const(value, dtype):
-                return dtype.is_int and value >= 0
-            case Ref(name, _, _):
-                return name in self.not_negative
-            case Binary(BinaryOp.AND, lhs, rhs):
-                return self._is_not_negative(lhs) or self._is_not_negative(rhs)
-            case Binary(BinaryOp.MOD, _, Const(int(n))):
-                return n > 0
-            case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR, lhs, Const(int(n))):
-                return n > 0 and self._is_not_negative(lhs)
-            case Binary(BinaryOp.MAX, lhs, rhs):
-                return self._is_not_negative(lhs) or self._is_not_negative(rhs)
-            case Binary(BinaryOp.MIN | BinaryOp.OR | BinaryOp.XOR, lhs, rhs):
-                return self._is_not_negative(lhs) and self._is_not_negative(rhs)
-            case Select(_, if_true, if_false):
-                return self._is_not_negative(if_true) and self._is_not_negative(if_false)
-            case _:
-                return False
 
 
 def _comparison(text: str, *operands: Expr) -> str:

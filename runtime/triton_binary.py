@@ -149,11 +149,10 @@ def _tile_loops(ttir: str) -> Iterator[list[str]]:
     for number, line in enumerate(lines):
         if "scf.for" not in line:
             continue
+        # The brace that closes the loop stands under its first letter.
         indent = line[: len(line) - len(line.lstrip())]
-        end = f"{indent}}}"  # the brace that closes the loop stands under its first letter
-        body = list(
-            takewhile(lambda inner, end=end: not inner.startswith(end), lines[number + 1 :])
-        )
+        stop = next(n for n in range(number, len(lines)) if lines[n].startswith(f"{indent}}}"))
+        body = lines[number + 1 : stop]
         is_inner = not any("scf.for" in inner for inner in body)
         if is_inner and any("tt.dot" in inner for inner in body):
             yield body

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -44,7 +43,11 @@ def kernel_digest(spec: Spec, kind: str) -> str:
 
 def source_entry(spec: Spec) -> cache.Entry:
     """Cache entry with the source and the facts of the kernel of ``spec``."""
-    return cache.fetch(kernel_digest(spec, "source"), functools.partial(write_source, spec))
+
+    def build(folder: Path) -> None:
+        write_source(spec, folder)
+
+    return cache.fetch(kernel_digest(spec, "source"), build)
 
 
 def write_source(spec: Spec, folder: Path) -> Plan:

@@ -185,3 +185,28 @@ def test_what_triton_says_is_reported() -> None:
     """A machine that Triton does not know is an error with the compiler's words."""
     with pytest.raises(OfflineCompileError, match=r"(?s)the kernel for gfx1:\n.*ValueError"):
         compile_offline(spec_for("causal", 64), GpuTarget("hip", "gfx1", 64))
+
+
+INTERPRET = """
+import pickle, sys
+from dataclasses import replace
+from attnc.runtime.triton import load_triton_kernel
+from attnc.target import INTERPRETER
+load_triton_kernel(replace(pickle.loads(bytes.fromhex(sys.argv[1])), target=INTERPRETER))
+"""
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_the_interpreter_must_be_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without TRITON_INTERPRET a kernel for CPU tensors is an error that says what to set."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    spec = pickle.dumps(spec_for("causal", 64)).hex()
+    command = [sys.executable, "-c", INTERPRET, spec]
+
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.stderr.splitlines()[-1] == (
+        "attnc.errors.InterpreterNotActiveError: A Triton kernel was asked for on CPU tensors, but "
+        "Triton was imported without its interpreter. Set TRITON_INTERPRET=1 in the environment "
+        "before Python starts."
+    )
