@@ -13,10 +13,11 @@ from attnc.errors import (
     DeviceError,
     GradientNotSupportedError,
     InputDTypeError,
+    InputTypeError,
     ShapeError,
 )
 from attnc.fixed_mask import as_fixed, as_function
-from attnc.mods import Mod, require_kind
+from attnc.mods import Mod, require_alone, require_kind
 from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -110,7 +111,9 @@ def _attend(
     backend: str | None,
     strict: bool,
 ) -> Outputs:
-    if torch.is_autocast_enabled(q.device.type):
+    if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
+        raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
+    if not q.is_meta and torch.is_autocast_enabled(q.device.type):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     _check_inputs(q, k, v, enable_gqa)
@@ -124,6 +127,7 @@ def _attend(
     )
     if score is not None:
         require_kind(score, "score_mod", "score")
+        require_alone(score, "score")
     _refuse_gradients(q, k, v)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
@@ -135,6 +139,10 @@ def _attend(
 def _outside_of_graphs(*args: Any, **kwargs: Any) -> Outputs:
     """As ``attend``, which torch.compile then calls as it stands, between two graphs."""
     return _attend(*args, **kwargs)
+
+
+def _class_of(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
 
 
 def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:
@@ -178,6 +186,7 @@ def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed |
     if fixed is not None:
         return fixed
     require_kind(mask, "mask_mod", "mask")
+    require_alone(mask, "mask")
     return mask  # type: ignore[no-any-return]
 
 

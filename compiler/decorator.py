@@ -11,7 +11,7 @@ import torch
 
 from attnc.attend import attention
 from attnc.errors import KernelCallError, KernelOperatorError, WrongModKindError
-from attnc.mods import Kind, Mod, mod_kind, mod_name, require_kind
+from attnc.mods import Kind, Mod, mod_kind, mod_name, require_alone, require_kind
 
 if TYPE_CHECKING:
     from attnc.analysis import Analysis
@@ -52,6 +52,8 @@ class Kernel:
             score = fn
         if score is not None:
             require_kind(score, "score_mod", "score")
+        for part, role in ((mask, "mask"), (score, "score")):
+            require_alone(part, role)
         self.fn = fn
         self.kind: Kind = kind
         self.mask = mask
@@ -60,8 +62,11 @@ class Kernel:
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if len(args) == 3 and all(isinstance(a, torch.Tensor) and a.dim() == 4 for a in args):
-            return attention(*args, mask=self.mask, score=self.score, **{**self.options, **kwargs})
+        own_role = "mask" if self.kind == "mask_mod" else "score"
+        are_inputs = all(isinstance(a, torch.Tensor) and a.dim() == 4 for a in args)
+        if len(args) == 3 and are_inputs and own_role not in kwargs:
+            parts = {"mask": self.mask, "score": self.score}
+            return attention(*args, **{**parts, **self.options, **kwargs})
         if not kwargs and len(args) == (4 if self.kind == "mask_mod" else 5):
             return self.fn(*args)
         raise KernelCallError(
@@ -75,6 +80,7 @@ class Kernel:
         if self.kind != "score_mod":
             self._refuse("then", other)
         require_kind(other, "score_mod", "the argument of then")
+        require_alone(other, "the argument of then")
         first = self.fn
 
         def then(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -87,6 +93,7 @@ class Kernel:
         if self.kind != "score_mod":
             self._refuse("where", mask)
         require_kind(mask, "mask_mod", "the argument of where")
+        require_alone(mask, "the argument of where")
         if self.mask is not None:
             mask = Kernel(self.mask) & mask
         return Kernel(self.fn, mask=mask, **self.options)
@@ -126,7 +133,17 @@ class Kernel:
     def _operand(self, operator: str, other: Any) -> Mod:
         if self.kind != "mask_mod" or not callable(other) or mod_kind(other) != "mask_mod":
             self._refuse(operator, other)
+        if _parts_of(other) != _parts_of(self):
+            require_alone(other, f"an operand of {operator}")
         return getattr(other, "fn", other)  # type: ignore[no-any-return]
+
+    @property
+    def other_parts(self) -> tuple[str, ...]:
+        """What running applies besides the function, where it changes the result."""
+        other = self.score if self.kind == "mask_mod" else self.mask
+        named = () if other is None else (f"a {'score' if self.kind == 'mask_mod' else 'mask'}",)
+        scale = self.options.get("scale")
+        return named if scale is None else (*named, f"scale={scale}")
 
     def _refuse(self, operator: str, other: Any) -> NoReturn:
         names = [mod_name(self.fn)] if other is None else [mod_name(self.fn), _shown(other)]
@@ -222,6 +239,11 @@ for _name, _operator in {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "neg": "-
 
 def _rebuild(fn: Mod, mask: Any, score: Mod | None, options: dict[str, Any]) -> Kernel:
     return Kernel(fn, mask=mask, score=score, **options)
+
+
+def _parts_of(mod: Any) -> tuple[Any, ...]:
+    """The mod and the scale that a mask runs with; nothing for a plain function."""
+    return (getattr(mod, "score", None), getattr(mod, "options", {}).get("scale"))
 
 
 def _role_taken(fn: Mod, kind: Kind, role: str, wanted: Kind) -> WrongModKindError:

@@ -311,3 +311,18 @@ class NoCompilerWarning(UserWarning):
 
 class OfflineCompileError(AttncError, RuntimeError):
     template = "Triton cannot compile the kernel for {target}:\n{output}"
+
+
+class NotAModError(AttncError, TypeError):
+    template = "{role} is {got}, not a function. {instead}"
+
+
+class KernelPartsError(AttncError, ValueError):
+    template = (
+        "{name}, given as {role}, is a kernel with {parts}, which only {name}(q, k, v) applies. "
+        "Pass {name}.fn for the function alone, and the rest as arguments of the call."
+    )
+
+
+class InputTypeError(AttncError, TypeError):
+    template = "q is {q}, k is {k}, v is {v}. All three must be tensors."

@@ -57,6 +57,7 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     DType.FLOAT32: torch.float32,
     DType.FLOAT64: torch.float64,
 }
+_FLOAT32_MAX = torch.finfo(torch.float32).max
 
 _UNARY: Mapping[UnaryOp, Callable[[torch.Tensor], torch.Tensor]] = {
     UnaryOp.NEG: torch.neg,
@@ -241,8 +242,12 @@ class _Evaluator:
     def tensor_of(self, value: torch.Tensor | Number, dtype: DType) -> torch.Tensor:
         if isinstance(value, torch.Tensor):
             return value.to(TORCH_DTYPES[dtype])
-        # torch.full and not torch.tensor: on a GPU it does not wait.
-        return torch.full((), value, dtype=TORCH_DTYPES[dtype], device=self.device)
+        # torch.full and not torch.tensor: on a GPU it does not wait. It refuses a number that is
+        # too large for float32, which a conversion makes infinite, as kernels do.
+        wanted = TORCH_DTYPES[dtype]
+        if wanted is torch.float32 and abs(value) > _FLOAT32_MAX:
+            return torch.full((), value, dtype=torch.float64, device=self.device).to(wanted)
+        return torch.full((), value, dtype=wanted, device=self.device)
 
 
 def _free_rows(order: Sequence[Expr]) -> dict[Expr, frozenset[int]]:

@@ -42,6 +42,7 @@ def create_block_mask(
     slots = SlotTable()
     expr = simplify(trace_mask(mask_mod, slots).expr)
     block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
+    _require_sizes(B, H, Q_LEN, KV_LEN)
     if min(block) <= 0:
         raise BlockMaskArgumentError(problem=f"BLOCK_SIZE {BLOCK_SIZE} is not positive")
     shape = (B or 1, H or 1)
@@ -65,6 +66,12 @@ def create_block_mask(
     )
 
 
+def _require_sizes(B: int | None, H: int | None, Q_LEN: int, KV_LEN: int) -> None:
+    for name, size in (("B", B or 0), ("H", H or 0), ("Q_LEN", Q_LEN), ("KV_LEN", KV_LEN)):
+        if not isinstance(size, (int, torch.SymInt)) or size < 0:
+            raise BlockMaskArgumentError(problem=f"{name} is {size!r}; give a number of at least 0")
+
+
 def create_mask(
     mod_fn: Mod,
     B: int | None,
@@ -80,6 +87,7 @@ def create_mask(
     from attnc.evaluate import evaluate
 
     slots = SlotTable()
+    _require_sizes(B, H, Q_LEN, KV_LEN)
     is_mask = mod_kind(mod_fn) == "mask_mod"
     traced = trace_mask(mod_fn, slots) if is_mask else trace_score(mod_fn, slots)
     if device is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Literal
 
-from attnc.errors import ModSignatureError, WrongModKindError
+from attnc.errors import KernelPartsError, ModSignatureError, NotAModError, WrongModKindError
 
 Mod = Callable[..., Any]
 Kind = Literal["mask_mod", "score_mod"]
@@ -31,7 +31,14 @@ def mod_kind(mod: Mod) -> Kind:
 
 
 def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
-    """Raises WrongModKindError unless ``mod`` is of the kind that ``role`` needs."""
+    """Raises unless ``mod`` is a function of the kind that ``role`` needs.
+
+    Raises:
+        NotAModError: It cannot be called.
+        WrongModKindError: It is of the other kind.
+    """
+    if not callable(mod):
+        raise NotAModError(role=role, got=_described(mod), instead=_instead(mod, wanted))
     kind = mod_kind(mod)
     if kind != wanted:
         raise WrongModKindError(
@@ -41,6 +48,32 @@ def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
             role=role,
             wanted=f"{wanted} ({4 if wanted == 'mask_mod' else 5} parameters)",
         )
+
+
+def require_alone(mod: Any, role: str) -> None:
+    """Raises KernelPartsError if ``mod`` is a Kernel with parts that calling it leaves out."""
+    parts = getattr(mod, "other_parts", ())
+    if parts:
+        raise KernelPartsError(name=mod_name(mod), role=role, parts=" and ".join(parts))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, (bool, str, int, float)):
+        return repr(value)
+    shape = getattr(value, "shape", None)
+    return f"a {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
+
+
+def _instead(value: Any, wanted: Kind) -> str:
+    is_mask = wanted == "mask_mod"
+    if hasattr(value, "mask_mod") and not is_mask:
+        return "Pass a BlockMask as mask= of attention, or block_mask= of flex_attention."
+    if getattr(value, "ndim", 0) and is_mask:
+        return "Index it in a function: lambda b, h, q_idx, kv_idx: tensor[q_idx, kv_idx]."
+    if getattr(value, "ndim", 0):
+        return "Add it in a function: lambda score, b, h, q_idx, kv_idx: score + tensor[q_idx, kv_idx]."
+    call = "(b, h, q_idx, kv_idx) -> bool" if is_mask else "(score, b, h, q_idx, kv_idx) -> score"
+    return f"Pass a {wanted}, {call}, or None."
 
 
 def mod_name(mod: Mod) -> str:

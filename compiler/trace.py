@@ -19,13 +19,19 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from attnc import trace_activations  # noqa: F401  (fills the table of functions)
-from attnc.errors import AttncError, InPlaceOperationError, ModCallError, ModReturnError
+from attnc.errors import (
+    AttncError,
+    ConcreteValueError,
+    InPlaceOperationError,
+    ModCallError,
+    ModReturnError,
+)
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
 from attnc.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
 from attnc.symbols import Row, Symbol
 from attnc.trace_context import Context, TracedValue, refuse
-from attnc.trace_location import Location, call_mod, user_location
+from attnc.trace_location import Location, call_mod, raised_at, user_location
 from attnc.trace_ops import ELEMENTWISE
 from attnc.trace_promote import cast, convert
 from attnc.trace_rows import gather, lift, row_of
@@ -134,6 +140,8 @@ def _run(
         with _Mode(context):
             result = call_mod(fn, args)
     except TypeError as error:
+        if "__array_ufunc__" in str(error):  # np.exp(q_idx): NumPy itself refuses
+            raise _numpy_function(error) from error
         raise _signature_error(fn, kind, args, error) from error
     return (result if type(result) is Symbol else context.value(result)), locations
 
@@ -174,6 +182,17 @@ def _signature_error(fn: Any, kind: str, args: tuple[Any, ...], error: TypeError
         else:
             return error
     return ModCallError(name=_name(fn), kind=kind, call=call, reason=reason)
+
+
+def _numpy_function(error: TypeError) -> ConcreteValueError:
+    location = raised_at(error)
+    return ConcreteValueError(
+        location=location,
+        source=location.source,
+        expr="an index or a score",
+        wanted="a NumPy array",
+        instead="Use the function of torch in place of NumPy's, torch.exp for np.exp.",
+    )
 
 
 def _bad_return(fn: Any, kind: str, got: str, instead: str) -> ModReturnError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,16 @@ def user_location() -> Location:
     return _location(outermost)
 
 
-def _location(frame: FrameType) -> Location:
-    file, line = frame.f_code.co_filename, frame.f_lineno
+def raised_at(error: BaseException) -> Location:
+    """The innermost line of user code that ``error`` came through."""
+    found = Location("<builtin>", 0, _UNKNOWN_SOURCE)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not frame.f_code.co_filename.startswith(_INTERNAL):
+            found = _location(frame, line)
+    return found
+
+
+def _location(frame: FrameType, line: int | None = None) -> Location:
+    file, line = frame.f_code.co_filename, line or frame.f_lineno
     source = linecache.getline(file, line, frame.f_globals).strip()
     return Location(file, line, source or _UNKNOWN_SOURCE)

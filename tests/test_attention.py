@@ -11,6 +11,7 @@ from attnc.errors import (
     BackendError,
     GradientNotSupportedError,
     InputDTypeError,
+    InputTypeError,
     ShapeError,
 )
 from attnc.runtime.reference import reference_attention
@@ -123,6 +124,28 @@ def test_dtypes_must_agree() -> None:
         attention(q, k.half(), v)
     with pytest.raises(InputDTypeError, match=r"q is torch\.int64"):
         attention(q.long(), k.long(), v.long())
+
+
+@pytest.mark.parametrize("key", [None, [[1.0]], torch.zeros(1, 2, 9, 16).numpy()])
+def test_inputs_must_be_tensors(key) -> None:
+    """None, lists and NumPy arrays are named by their class."""
+    q, v = tensors((1, 2, 9, 16), (1, 2, 9, 16))
+    with pytest.raises(InputTypeError, match=r"k is (None|a builtins.list|a numpy.ndarray), v is "):
+        attention(q, key, v)
+
+
+def test_numbers_beyond_float32_are_infinite() -> None:
+    """A constant that float32 cannot hold is inf, in the analysis as in the kernel."""
+    q, k, v = tensors((1, 2, 200, 16), (1, 2, 200, 16), (1, 2, 200, 16))
+    for limit in (1e300, -1e300):
+
+        def mask(b, h, q_idx, kv_idx, limit=limit):
+            return (q_idx - kv_idx < limit) & (q_idx >= kv_idx)
+
+        out = attention(q, k, v, mask=mask)
+
+        expected = reference_attention(q, k, v, mask=causal).out.float()
+        torch.testing.assert_close(out, expected if limit > 0 else torch.zeros_like(out))
 
 
 def test_gradients_are_refused_clearly() -> None:

@@ -198,6 +198,14 @@ def test_wrong_lengths_and_shapes_are_named() -> None:
         BlockMask.from_kv_blocks(torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1))
 
 
+@pytest.mark.parametrize("sizes", [(1, 1, -9, 9), (1, 1, 9, "9"), (-1, 1, 9, 9), (1, 1, 9, 2.5)])
+@pytest.mark.parametrize("create", [create_block_mask, create_mask])
+def test_sizes_are_checked(create, sizes) -> None:
+    """Lengths and counts are numbers of at least 0."""
+    with pytest.raises(BlockMaskArgumentError, match="give a number of at least 0"):
+        create(lambda b, h, q_idx, kv_idx: q_idx >= kv_idx, *sizes)
+
+
 def test_a_million_tokens_make_no_lists() -> None:
     """The table of a packed batch is small; index lists would take 512 MB here."""
     ids = torch.arange(1 << 20) // 1000

@@ -12,7 +12,9 @@ import attnc
 from attnc.errors import (
     KernelCallError,
     KernelOperatorError,
+    KernelPartsError,
     ModSignatureError,
+    NotAModError,
     WrongModKindError,
 )
 from attnc.runtime.reference import reference_attention
@@ -87,7 +89,7 @@ def test_masks_compose(combined, same) -> None:
 
 def test_scores_compose() -> None:
     """then applies one after the other, where adds a mask."""
-    both = attnc.kernel(decay).then(soft).where(near)
+    both = attnc.kernel(decay).then(soft.fn).where(near)
 
     def expected(score, b, h, q_idx, kv_idx):
         return soft.fn(decay(score, b, h, q_idx, kv_idx), b, h, q_idx, kv_idx)
@@ -121,6 +123,56 @@ def test_masks_and_scores_do_not_mix() -> None:
         attnc.attention(*inputs(), mask=decay)
     with pytest.raises(WrongModKindError, match="but score must be a score_mod"):
         attnc.attention(*inputs(), score=near)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: attnc.attention(*inputs(), score=soft),
+        lambda: attnc.flex_attention(*inputs(), score_mod=soft),
+        lambda: attnc.attention(*inputs(), mask=attnc.kernel(score=decay)(causal.fn)),
+        lambda: attnc.kernel(decay).then(soft),
+        lambda: attnc.kernel(decay).where(attnc.kernel(scale=2.0)(causal.fn)),
+        lambda: causal & attnc.kernel(score=decay)(near.fn),
+        lambda: attnc.kernel(mask=attnc.kernel(score=decay)(near.fn))(decay),
+    ],
+)
+def test_parts_of_a_kernel_are_never_dropped(use) -> None:
+    """As a mod a Kernel is its function; where it has a mask, score or scale too, that is said."""
+    with pytest.raises(KernelPartsError, match=r"is a kernel with .*only \w+\(q, k, v\) applies"):
+        use()
+
+
+def test_masks_with_the_same_score_combine() -> None:
+    """What both operands run with is kept."""
+    first, second = (attnc.kernel(score=decay, scale=0.3)(mask.fn) for mask in (causal, near))
+    close((first & second)(*inputs()), mask=(causal & near).fn, score=decay, scale=0.3)
+
+
+def test_a_call_may_replace_the_other_part() -> None:
+    """A mask runs with another score for one call, not as another mask."""
+    close(causal(*inputs(), score=decay), mask=causal.fn, score=decay)
+    with pytest.raises(KernelCallError, match="mask="):
+        causal(*inputs(), mask=near)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mask": True}, "mask is True, not a function. Pass a mask_mod"),
+        ({"mask": "causal"}, "mask is 'causal', not a function."),
+        ({"mask": torch.ones(9, 9)}, r"a Tensor of shape \(9, 9\).* tensor\[q_idx, kv_idx\]"),
+        ({"score": torch.ones(9, 9)}, r"score \+ tensor\[q_idx, kv_idx\]"),
+        (
+            {"score": attnc.create_block_mask(causal, None, None, 9, 9)},
+            "Pass a BlockMask as mask= of attention",
+        ),
+    ],
+)
+def test_what_is_no_function_is_named(given, message) -> None:
+    """The usual slips have their own advice."""
+    with pytest.raises(NotAModError, match=message):
+        attnc.attention(*inputs(), **given)
 
 
 def test_wrong_signatures_and_calls_are_named() -> None:

@@ -148,6 +148,22 @@ def test_each_wish_for_a_number_has_its_advice(mask: Callable[..., Any], advice:
     assert advice in str(error)
 
 
+def test_functions_of_numpy_have_one_in_torch() -> None:
+    """NumPy refuses `np.exp(q_idx)` by itself; the error still names line and source."""
+
+    def mod(s: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return s + np.exp(q)
+
+    error = failure(mod, trace=trace_score)
+
+    assert type(error) is ConcreteValueError
+    assert str(error) == (
+        f"{place(mod)}: `return s + np.exp(q)` asks for the value of "
+        "an index or a score as a NumPy array, but it is known only inside the kernel. "
+        "Use the function of torch in place of NumPy's, torch.exp for np.exp."
+    )
+
+
 def test_numpy_arrays_are_to_be_converted() -> None:
     """Arithmetic with a NumPy array does not make an array of objects."""
     table = np.arange(3)
