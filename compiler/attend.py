@@ -142,7 +142,10 @@ def _outside_of_graphs(*args: Any, **kwargs: Any) -> Outputs:
 
 
 def _class_of(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__module__}.{type(value).__qualname__}"
+    if value is None:
+        return "None"
+    cls = type(value)
+    return f"a {cls.__module__}.{cls.__qualname__}".replace("a builtins.", "a ")
 
 
 def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:

@@ -72,6 +72,7 @@ class Kernel:
         raise KernelCallError(
             name=mod_name(self.fn),
             given=", ".join([*(_shown(a) for a in args), *(f"{name}=..." for name in kwargs)]),
+            role=own_role,
             own="b, h, q_idx, kv_idx" if self.kind == "mask_mod" else "score, b, h, q_idx, kv_idx",
         )
 
@@ -147,7 +148,7 @@ class Kernel:
 
     def _refuse(self, operator: str, other: Any) -> NoReturn:
         names = [mod_name(self.fn)] if other is None else [mod_name(self.fn), _shown(other)]
-        raise KernelOperatorError(operator=operator, name=names[0], other=names[-1])
+        raise KernelOperatorError(operator=operator, operands=" and ".join(names))
 
     @property
     def ir(self) -> str:

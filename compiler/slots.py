@@ -8,10 +8,12 @@ import torch
 
 from attnc.errors import UnsupportedDTypeError
 from attnc.ir import DType, SlotType
+from attnc.trace_location import user_location
 
 BOOL, INT32, INT64 = DType.BOOL, DType.INT32, DType.INT64
 FLOAT32, FLOAT64 = DType.FLOAT32, DType.FLOAT64
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 
 #: Storage dtype of a captured tensor -> dtype of the loaded value.
 LOAD_DTYPES: Mapping[torch.dtype, DType] = {
@@ -49,7 +51,14 @@ def load_dtype(dtype: torch.dtype) -> DType:
         instead = "Convert it with .float()."
     else:
         instead = "Convert it with .to(torch.int64)."
-    raise UnsupportedDTypeError(dtype=str(dtype), instead=instead)
+    raise _unreadable(f"dtype {dtype}", instead)
+
+
+def _unreadable(stored: str, instead: str) -> UnsupportedDTypeError:
+    location = user_location()
+    return UnsupportedDTypeError(
+        location=location, source=location.source, stored=stored, instead=instead
+    )
 
 
 class SlotTable:
@@ -78,10 +87,8 @@ class SlotTable:
             if known is tensor:
                 return slot
         if tensor.layout is not torch.strided:
-            raise UnsupportedDTypeError(
-                dtype=f"{tensor.dtype} and layout {tensor.layout}",
-                instead="Convert it with .to_dense().",
-            )
+            stored = f"dtype {tensor.dtype} and layout {tensor.layout}"
+            raise _unreadable(stored, "Convert it with .to_dense().")
         load_dtype(tensor.dtype)
         for slot, known in enumerate(self.tensors):
             if _is_same_view(known, tensor):

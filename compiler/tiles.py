@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from attnc.errors import BlockSizeError
 from attnc.target import CpuTarget, GpuTarget, Target
 
 
@@ -27,11 +26,8 @@ class Tiles:
     reason: str
 
     def dividing(self, queries: int, keys: int) -> Tiles:
-        """The largest tiles that are no larger and divide a block of ``queries x keys``.
-
-        Raises:
-            BlockSizeError: No power of two from 16 up divides the block.
-        """
+        """The largest tiles that are no larger and divide a block of ``queries x keys``, both
+        multiples of 16."""
         block_m = _largest_divisor(queries, self.block_m)
         block_n = _largest_divisor(keys, self.block_n)
         if block_m == self.block_m and block_n == self.block_n:
@@ -41,12 +37,11 @@ class Tiles:
 
 
 def _largest_divisor(block: int, at_most: int) -> int:
+    assert block % 16 == 0, "masks of other blocks are evaluated"
     size = at_most
-    while size >= 16:
-        if block % size == 0:
-            return size
+    while block % size:
         size //= 2
-    raise BlockSizeError(block=block)
+    return size
 
 
 def tiles_for(

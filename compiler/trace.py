@@ -269,7 +269,9 @@ class _Tracer(Context):
         except TypeError as error:
             if isinstance(error, AttncError):
                 raise
-            raise refuse(f"{_spelling(name)} with arguments that it does not take", "") from error
+            advice = "Check the call against torch's documentation, or write it with arithmetic."
+            operation = f"{_spelling(name)} with arguments that it does not take"
+            raise refuse(operation, advice) from error
         raise refuse(_spelling(name), _alternatives(name))
 
 

@@ -69,7 +69,8 @@ class TracedValue:
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         # Reached only without the tracer's mode, by a symbol that outlived its trace.
-        raise refuse(f"torch function {func.__name__} outside of the traced function", "")
+        operation = f"torch function {func.__name__} outside of the traced function"
+        raise refuse(operation, "Use indices and scores only inside the function that gets them.")
 
     def describe(self) -> str:
         raise NotImplementedError

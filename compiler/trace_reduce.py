@@ -25,7 +25,7 @@ def reduce(
     n_dims = len(row.sizes)
     reduced = set(range(n_dims)) if dims is None else {dim % n_dims for dim in dims}
     if op is not ReduceOp.SUM and 0 in (row.sizes[dim] for dim in reduced):
-        raise refuse(f"the {op.value} of an empty row", "")
+        raise refuse(f"the {op.value} of an empty row", "Give the row at least one element.")
     kept = [dim for dim in range(n_dims) if keepdim or dim not in reduced]
 
     def element(positions: tuple[Position, ...]) -> Symbol:

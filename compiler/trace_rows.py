@@ -58,7 +58,8 @@ def lift(
         sizes = _broadcast(rows)
     except ValueError:
         shapes = " and ".join(str(row.sizes) for row in rows)
-        raise refuse(f"rows of shapes {shapes}, which do not broadcast", "") from None
+        operation = f"rows of shapes {shapes}, which do not broadcast"
+        raise refuse(operation, "Make their shapes equal, or 1 where they differ.") from None
 
     def at(positions: tuple[Position, ...]) -> Symbol:
         element = function(

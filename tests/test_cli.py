@@ -207,8 +207,11 @@ def test_expression_takes_the_place_of_a_target() -> None:
 
 
 MISTAKES = {
-    "no target": ((), "names no function. Write FILE.py:NAME"),
-    "target and expression": (("masks.py:window", "--expr", CAUSAL), "names no function"),
+    "no target": ((), "no function was given. Give one function: FILE.py:NAME"),
+    "target and expression": (
+        ("masks.py:window", "--expr", CAUSAL),
+        "both masks.py:window and --expr",
+    ),
     "no name": (("masks.py",), "'masks.py' names no function"),
     "missing file": (("mask.py:window",), "mask.py does not exist. Did you mean masks.py?"),
     "missing folder": (("no/masks.py:window",), "nor does the folder no."),

@@ -130,11 +130,11 @@ def test_check_finds_an_off_by_one() -> None:
     shape = caught.value.fields["inputs"].shape
     assert (shape.n_queries, shape.n_keys) == (17, 1)
     assert str(caught.value) == (
-        "_window_off_by_one: it is not so that the function is what it is expected to be.\n"
+        "_window_off_by_one: it does not hold that the function is what it is expected to be.\n"
         "It is True, and ought to be False.\n"
         "Smallest counterexample found: b=0, h=0, q_idx=16, kv_idx=0 "
         "(B=1, H=1, Q_LEN=17, KV_LEN=1)\n"
-        f"To reproduce:\n\n{caught.value.fields['reproduction']}\n"
+        f"To reproduce:\n\n{caught.value.fields['reproduction']}"
     )
     scope = {"_window_off_by_one": _window_off_by_one}
     _paste(caught.value.fields["reproduction"], scope)
@@ -246,8 +246,8 @@ def test_check_refuses_block_masks() -> None:
         check(_doubled, mask=block_mask, backends=[])  # type: ignore[arg-type]
 
     assert str(caught.value) == (
-        "check(_doubled) got a object as mask: it holds for one pair of lengths, but check draws "
-        "many. Pass the mask_mod it was made from."
+        "check(_doubled) got an object of class object as mask: it holds for one pair of lengths, but "
+        "check draws many. Pass the mask_mod it was made from."
     )
 
 

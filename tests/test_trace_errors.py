@@ -148,6 +148,16 @@ def test_each_wish_for_a_number_has_its_advice(mask: Callable[..., Any], advice:
     assert advice in str(error)
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63) - 1, 2**70])
+def test_integers_beyond_64_bits_are_refused(number: int) -> None:
+    """PyTorch refuses them too; they must not wrap around."""
+    error = failure(lambda b, h, q, kv: q - kv < number)
+
+    assert type(error) is UnsupportedOperationError
+    assert f"uses the integer {number}, which 64 bits cannot hold" in str(error)
+    assert "For no limit use math.inf" in str(error)
+
+
 def test_functions_of_numpy_have_one_in_torch() -> None:
     """NumPy refuses `np.exp(q_idx)` by itself; the error still names line and source."""
 
@@ -312,14 +322,20 @@ def test_views_that_need_elements_moved_are_refused() -> None:
 def test_unreadable_dtypes_are_named(dtype: torch.dtype, advice: str) -> None:
     """Captured tensors of dtypes that kernels do not load."""
     table = torch.zeros(4, dtype=dtype)
-    error = failure(lambda b, h, q, kv: table[q] > 0)
+    mask = lambda b, h, q, kv: table[q] > 0
+    error = failure(mask)
     assert type(error) is UnsupportedDTypeError
-    assert str(error) == f"A tensor of dtype {dtype} cannot be read by a kernel. {advice}"
+    assert str(error) == (
+        f"{place(mask)}: `mask = lambda b, h, q, kv: table[q] > 0` reads a tensor of dtype "
+        f"{dtype}, which a kernel cannot read. {advice}"
+    )
 
 
 def test_sparse_tensors_are_refused() -> None:
     """Kernels read strided memory."""
-    with pytest.raises(UnsupportedDTypeError, match=r"sparse_coo cannot be read.*to_dense"):
+    with pytest.raises(
+        UnsupportedDTypeError, match=r"sparse_coo, which a kernel cannot read.*to_dense"
+    ):
         SlotTable().slot_of(torch.eye(3).to_sparse())
 
 
@@ -333,7 +349,8 @@ def test_wrong_number_of_parameters() -> None:
     assert type(error) is ModCallError
     assert str(error) == (
         "test_wrong_number_of_parameters.<locals>.causal cannot be called as a mask_mod, that is "
-        "as (b, h, q_idx, kv_idx): too many positional arguments."
+        "as (b, h, q_idx, kv_idx): too many positional arguments. Take these parameters by "
+        "position; give further ones a default, or bind them with functools.partial."
     )
     assert "score_mod, that is as (score, b, h, q_idx, kv_idx)" in str(
         failure(causal, trace=trace_score)
@@ -414,7 +431,8 @@ def test_wrong_text_forms_are_named() -> None:
     with pytest.raises(ExpressionSyntaxError) as caught:
         parse_expr("q_idx + unknown")
     assert str(caught.value) == (
-        "`unknown` is not an expression in attnc's text form: the name is unknown or not declared."
+        "`unknown` is not an expression in attnc's text form: the name is unknown or not declared. "
+        "Write what format_program writes, such as `q_idx >= kv_idx`."
     )
 
 

@@ -183,7 +183,7 @@ def test_a_second_process_compiles_nothing() -> None:
 @pytest.mark.usefixtures("cache_dir")
 def test_what_triton_says_is_reported() -> None:
     """A machine that Triton does not know is an error with the compiler's words."""
-    with pytest.raises(OfflineCompileError, match=r"(?s)the kernel for gfx1:\n.*ValueError"):
+    with pytest.raises(OfflineCompileError, match=r"(?s)the kernel for gfx1\..*\n.*ValueError"):
         compile_offline(spec_for("causal", 64), GpuTarget("hip", "gfx1", 64))
 
 

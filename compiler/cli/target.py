@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from attnc.errors import (
     AttncError,
+    TargetChoiceError,
     TargetCodeError,
     TargetKindError,
     TargetMissingError,
@@ -43,12 +44,13 @@ def load_target(target: str | None, expression: str | None) -> Callable[..., Any
     """
     from attnc.mods import mod_kind
 
-    if (target is None) is (expression is None):
-        raise TargetSyntaxError(target=target or "")
+    if target is not None and expression is not None:
+        raise TargetChoiceError(given=f"both {target} and --expr were given")
     if target is not None:
         name, value = target, _named(target)
+    elif expression is None:
+        raise TargetChoiceError(given="no function was given")
     else:
-        assert expression is not None
         name, value = f"--expr {expression!r}", _evaluated(expression)
     if not callable(value) or isinstance(value, type):
         raise TargetKindError(target=name, got=_described(value))
