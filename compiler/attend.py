@@ -117,6 +117,7 @@ def _attend(
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     _check_inputs(q, k, v, enable_gqa)
+    q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     inputs = Inputs(
         q=q,
         k=k,

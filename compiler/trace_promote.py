@@ -9,7 +9,17 @@ import torch
 from attnc.errors import NotAScalarError
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
-from attnc.slots import BOOL, FLOAT32, FLOAT64, INT32, INT32_MAX, INT32_MIN, INT64
+from attnc.slots import (
+    BOOL,
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT32_MAX,
+    INT32_MIN,
+    INT64,
+    INT64_MAX,
+    INT64_MIN,
+)
 from attnc.symbols import Symbol
 from attnc.trace_context import Context, refuse
 from attnc.trace_location import user_location
@@ -75,6 +85,11 @@ def _constant(value: Number, kind: DType) -> Expr:
     if kind.is_float:
         return Const(float(value), kind)
     bits = 32 if kind is INT32 else 64
+    if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
+        raise refuse(
+            f"the integer {value}, which 64 bits cannot hold",
+            "For no limit use math.inf; for bits use a number below 2**63.",
+        )
     if isinstance(value, float) and not abs(value) < 2.0 ** (bits - 1):
         return Cast(Const(value, FLOAT64), kind)  # how that converts is up to the kernel
     return Const((int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1), kind)

@@ -134,6 +134,26 @@ def test_inputs_must_be_tensors(key) -> None:
         attention(q, key, v)
 
 
+def test_views_that_negate_are_read_as_such() -> None:
+    """z.conj().imag is a view of z with the opposite sign."""
+    z = torch.complex(*torch.randn(2, 3, 1, 2, 100, 16))
+    q, k, v = z.conj().imag
+    bias = z[0, 0, 0].conj().imag
+    assert q.is_neg()
+    assert bias.is_neg()
+
+    def score(score, b, h, q_idx, kv_idx):
+        return score + bias[q_idx, 0] * bias[kv_idx, 0] + bias[kv_idx, 1]
+
+    def mask(b, h, q_idx, kv_idx):
+        return bias[q_idx, 0] <= bias[kv_idx, 1]
+
+    out = attention(q, k, v, mask=mask, score=score)
+
+    expected = reference_attention(*(-z.imag), mask=mask, score=score).out
+    torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_numbers_beyond_float32_are_infinite() -> None:
     """A constant that float32 cannot hold is inf, in the analysis as in the kernel."""
     q, k, v = tensors((1, 2, 200, 16), (1, 2, 200, 16), (1, 2, 200, 16))
