@@ -12,6 +12,13 @@ import torch
 
 _T = TypeVar("_T")
 _MAX_PER_KEY = 4
+#: Integers as wide as each float.
+_INTEGERS = {
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+    torch.float32: torch.int32,
+    torch.float64: torch.int64,
+}
 
 
 class ContentMemory(Generic[_T]):
@@ -63,8 +70,16 @@ def _size(tensors: Sequence[torch.Tensor]) -> int:
 
 
 def _same(contents: Sequence[torch.Tensor], tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether both have equal types, shapes and elements; NaN differs from itself."""
+    """Whether both have equal types, shapes and elements, bit for bit: 1 / -0.0 is not 1 / 0.0."""
     return len(contents) == len(tensors) and all(
-        a.dtype is b.dtype and a.shape == b.shape and a.device == b.device and torch.equal(a, b)
+        a.dtype is b.dtype
+        and a.shape == b.shape
+        and a.device == b.device
+        and torch.equal(_bits(a), _bits(b))
         for a, b in zip(contents, tensors, strict=True)
     )
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    integer = _INTEGERS.get(tensor.dtype)
+    return tensor if integer is None else tensor.view(integer)

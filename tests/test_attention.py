@@ -134,6 +134,21 @@ def test_inputs_must_be_tensors(key) -> None:
         attention(q, key, v)
 
 
+def test_the_sign_of_zero_is_content() -> None:
+    """A table made for 0.0 does not serve -0.0, although the two are equal."""
+    q, k, v = tensors((1, 2, 150, 16), (1, 2, 150, 16), (1, 2, 150, 16))
+    limits = torch.zeros(150)
+
+    def mask(b, h, q_idx, kv_idx):
+        return (1 / limits[kv_idx] > 0) | (q_idx >= kv_idx)
+
+    attention(q, k, v, mask=mask)
+    limits.neg_()
+
+    expected = reference_attention(q, k, v, mask=causal).out.float()
+    torch.testing.assert_close(attention(q, k, v, mask=mask), expected)
+
+
 def test_views_that_negate_are_read_as_such() -> None:
     """z.conj().imag is a view of z with the opposite sign."""
     z = torch.complex(*torch.randn(2, 3, 1, 2, 100, 16))
