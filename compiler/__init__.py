@@ -41,6 +41,7 @@ _HOMES = {
     "noop_mask": "attnc.mods",
     "or_masks": "attnc.mods",
 }
+_MODULES = frozenset({"testing"})
 # Written out for static checkers; _HOMES has the same names.
 __all__ = [
     "Analysis",
@@ -63,6 +64,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Each name is imported when it is first used: `import attnc` costs next to nothing.
+    if name in _MODULES:
+        return import_module(f"attnc.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'attnc' has no attribute {name!r}")
@@ -72,4 +75,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES, *_MODULES})

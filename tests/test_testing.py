@@ -300,3 +300,12 @@ def test_hypothesis_is_imported_by_the_toolkit_only() -> None:
     )
 
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_the_toolkit_is_an_attribute_of_the_package() -> None:
+    """`import attnc` is enough for `attnc.testing.check`."""
+    code = "import attnc; assert 'testing' in dir(attnc); print(attnc.testing.check.__module__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], check=False, capture_output=True, text=True
+    )
+    assert result.stdout.startswith("attnc.testing"), result.stderr
