@@ -60,7 +60,10 @@ class GradientNotSupportedError(AttncError, NotImplementedError):
 
 
 class BackendError(AttncError, ValueError):
-    template = "backend {backend!r}: {problem}"
+    template = (
+        "backend {backend!r}: {problem} It is chosen by backend= or the environment variable "
+        "ATTNC_BACKEND."
+    )
 
 
 class KernelOptionError(AttncError, ValueError):

@@ -58,7 +58,7 @@ def require_alone(mod: Any, role: str) -> None:
 
 
 def _described(value: Any) -> str:
-    if isinstance(value, (bool, str, int, float)):
+    if value is None or isinstance(value, (bool, str, int, float)):
         return repr(value)
     shape = getattr(value, "shape", None)
     return f"a {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
