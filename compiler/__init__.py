@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from attnc.analysis import Analysis, analyze
     from attnc.attend import attention
-    from attnc.block_mask import BlockMask
+    from attnc.block_mask import BlockMask, create_block_mask, create_mask
     from attnc.decorator import Kernel, kernel
     from attnc.errors import AttncError
     from attnc.flex import AuxOutput, AuxRequest, flex_attention
-    from attnc.mask_builders import create_block_mask, create_mask
     from attnc.mods import and_masks, noop_mask, or_masks
 
 __version__ = "0.1.0"
@@ -34,8 +33,8 @@ _HOMES = {
     "analyze": "attnc.analysis",
     "and_masks": "attnc.mods",
     "attention": "attnc.attend",
-    "create_block_mask": "attnc.mask_builders",
-    "create_mask": "attnc.mask_builders",
+    "create_block_mask": "attnc.block_mask",
+    "create_mask": "attnc.block_mask",
     "flex_attention": "attnc.flex",
     "kernel": "attnc.decorator",
     "noop_mask": "attnc.mods",

@@ -9,6 +9,7 @@ import torch
 from torch._compile import _disable_dynamo
 
 from attnc.block_mask import BlockMask
+from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.errors import (
     DeviceError,
     GradientNotSupportedError,
@@ -16,7 +17,6 @@ from attnc.errors import (
     InputTypeError,
     ShapeError,
 )
-from attnc.fixed_mask import as_fixed, as_function
 from attnc.mods import Mod, require_alone, require_kind
 from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from attnc.evaluate import evaluate
-from attnc.intervals import Boxes, Facts, Truth, Truths, truth_of
+from attnc.intervals import Boxes, Facts, Truth, truth_of
+from attnc.intervals.truth import Truths
 from attnc.ir import Expr, IndexName, indices_of
 from attnc.run_table import Kind, RunTable, expanded
 

@@ -12,7 +12,7 @@ from attnc.lift import Lifted
 from attnc.plan import Plan
 from attnc.printer import format_expr, format_program
 from attnc.schedule import Schedule
-from attnc.trace_location import Location
+from attnc.trace import Location
 
 if TYPE_CHECKING:
     from attnc.runtime.triton_binary import Resources

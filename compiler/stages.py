@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from attnc.analysis import Analysis, analyze
+from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
 from attnc.decorator import Kernel
 from attnc.errors import InspectionOptionError
-from attnc.fixed_mask import as_fixed
 from attnc.intervals import Facts
 from attnc.ir import TRUE, DType, Expr
 from attnc.mods import Mod, mod_kind, mod_name
@@ -22,7 +22,6 @@ from attnc.printer import format_program
 from attnc.program import Program, assemble, build_program
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
-from attnc.slots import SlotTable
 from attnc.stage_texts import (
     blocks_text,
     indented,
@@ -33,6 +32,7 @@ from attnc.stage_texts import (
     traced_text,
 )
 from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
+from attnc.trace import SlotTable
 
 if TYPE_CHECKING:
     from attnc.runtime.triton_compile import OfflineBinary
@@ -193,14 +193,14 @@ class Inspection:
 
     def cpp(self) -> str:
         """The C++ kernel; for this machine's CPU if the target is a GPU."""
-        from attnc.render_cpp import render
+        from attnc.render.cpp import render
 
         cpu = self.target if isinstance(self.target, CpuTarget) else _local_cpu()
         return render(make_plan(self._spec(cpu)))
 
     def triton(self) -> str:
         """The Triton kernel; for this machine's GPU, else sm_90, if the target is a CPU."""
-        from attnc.render_triton import render
+        from attnc.render.triton import render
 
         return render(make_plan(self._spec(self._gpu)))
 

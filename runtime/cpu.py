@@ -190,7 +190,7 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str = "-O3") -> lis
 
 
 def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple[str, ...]) -> None:
-    from attnc.render_cpp import render, render_many  # imports Jinja, which loading does not need
+    from attnc.render.cpp import render, render_many  # imports Jinja, which loading does not need
 
     source = render(plans[0]) if len(plans) == 1 else render_many(plans)
     (folder / _SOURCE).write_text(source)

@@ -6,6 +6,14 @@ import functools
 import hashlib
 from importlib.resources import files
 
+_GENERATING = (
+    ("attnc", ".py"),
+    ("attnc.bounds", ".py"),
+    ("attnc.intervals", ".py"),
+    ("attnc.render", ".py"),
+    ("attnc.simplify", ".py"),
+)
+
 
 @functools.cache
 def generator_digest(suffix: str) -> str:
@@ -14,7 +22,7 @@ def generator_digest(suffix: str) -> str:
     A change of either makes other kernels, also between releases.
     """
     digest = hashlib.sha256()
-    for package, ending in (("attnc.codegen_templates", suffix), ("attnc", ".py")):
+    for package, ending in (("attnc.codegen_templates", suffix), *_GENERATING):
         folder = files(package)
         for file in sorted(folder.iterdir(), key=lambda item: item.name):
             if file.name.endswith(ending):

@@ -52,7 +52,7 @@ def source_entry(spec: Spec) -> cache.Entry:
 
 def write_source(spec: Spec, folder: Path) -> Plan:
     """Plans and renders a kernel into ``folder``; the plan."""
-    from attnc.render_triton import render
+    from attnc.render.triton import render
 
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan))

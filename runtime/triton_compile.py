@@ -79,7 +79,7 @@ def compile_offline(spec: Spec, target: GpuTarget) -> OfflineBinary:
 
 
 def _build(spec: Spec, target: GpuTarget, folder: Path) -> None:
-    from attnc.render_triton import loops_of
+    from attnc.render.triton import loops_of
 
     plan = write_source(spec, folder)
     types, ones, aligned = _signature(plan)

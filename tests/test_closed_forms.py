@@ -8,8 +8,8 @@ from attnc import attention
 from attnc.bounds import print_bound
 from attnc.plan import Plan, Spec, make_plan
 from attnc.program import build_program
-from attnc.render_cpp import render as render_cpp
-from attnc.render_triton import render as render_triton
+from attnc.render.cpp import render as render_cpp
+from attnc.render.triton import render as render_triton
 from attnc.runtime.reference import reference_attention
 from attnc.target import GPU_TARGETS, CpuTarget, Target
 

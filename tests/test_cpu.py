@@ -17,7 +17,7 @@ from cpu_kernels import Result, load, program_of, run, spec_of
 from attnc import attention
 from attnc.errors import NoCompilerError, NoCompilerWarning
 from attnc.plan import make_plan
-from attnc.render_cpp import render_many
+from attnc.render.cpp import render_many
 from attnc.runtime import cpu
 from attnc.runtime.build import COMMON_FLAGS
 from attnc.runtime.isa import ISA_FLAGS

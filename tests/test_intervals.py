@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from attnc.evaluate import evaluate
 from attnc.intervals import Boxes, Facts, Truth, may_wrap, never_wraps, truth_of
+from attnc.intervals.pyramid import TensorRanges
 from attnc.ir import (
     B_IDX,
     H_IDX,
@@ -31,7 +32,6 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
-from attnc.pyramid import TensorRanges
 
 I32, I64, F32, BOOL = DType.INT32, DType.INT64, DType.FLOAT32, DType.BOOL
 _N = 96

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given
 
 from attnc.evaluate import evaluate
+from attnc.intervals.sign import is_not_negative
 from attnc.ir import KV_IDX, Q_IDX, Binary, BinaryOp, Cast, Const, DType, Level, Ref, walk
 from attnc.program import build_program
-from attnc.sign import is_not_negative
 from attnc.testing import MaskRecipe, masks
 
 SEVEN = Const(7, DType.INT32)

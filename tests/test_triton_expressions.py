@@ -30,9 +30,9 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
-from attnc.render_triton import render_functions
+from attnc.render.triton import render_functions
+from attnc.render.triton_expressions import TritonWriter
 from attnc.runtime.triton import is_interpreting, load_module
-from attnc.triton_expressions import TritonWriter
 
 X, Y = (lambda dtype, slot=slot: Gather(slot, (KV_IDX,), dtype) for slot in (0, 1))
 INTS = (DType.INT32, DType.INT64)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from attnc.cli.target import raised
 from attnc.errors import AttncError, OptionValueError, TargetCodeError
-from attnc.trace_location import call_mod
+from attnc.trace.location import call_mod
 
 _T = TypeVar("_T")
 

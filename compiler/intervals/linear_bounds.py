@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.intervals.ranges import Range
 from attnc.ir import Binary, BinaryOp, Cast, Const, DType, Expr, Param, Unary, UnaryOp
-from attnc.ranges import Range
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]

@@ -9,7 +9,7 @@ from itertools import product
 from math import gcd
 from typing import Any
 
-from attnc.bound_terms import NotAnIntervalError, Sympy, Term, clamped_to_bit, symbol
+from attnc.bounds.terms import NotAnIntervalError, Sympy, Term, clamped_to_bit, symbol
 
 _MAX_PERIOD = 4096
 _MAX_WIDTHS = 4

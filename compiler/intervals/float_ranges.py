@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from attnc.intervals.ranges import Array, Flags, Range, everything
 from attnc.ir import BinaryOp, DType, UnaryOp
-from attnc.ranges import Array, Flags, Range, everything
 
 _N_ULPS = 16
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 
-from attnc.fold import compared, folded, wrapped
 from attnc.ir import (
     FALSE,
     TRUE,
@@ -26,6 +25,7 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
+from attnc.simplify.fold import compared, folded, wrapped
 
 _COMPLEMENT = {
     CompareOp.EQ: CompareOp.NE,

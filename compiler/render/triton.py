@@ -13,9 +13,9 @@ import jinja2
 from attnc.bounds import BlockRun, print_bound
 from attnc.ir import DType, Expr, Gather, Index, Level, Param, Ref, walk
 from attnc.plan import Plan
+from attnc.render.triton_expressions import TritonWriter, type_name
 from attnc.schedule import Let, Schedule
 from attnc.target import INTERPRETER
-from attnc.triton_expressions import TritonWriter, type_name
 
 TEMPLATES = ("forward.py.jinja", "triton_functions.py.jinja")
 

@@ -14,8 +14,8 @@ from attnc.errors import (
     UnsupportedOperationError,
 )
 from attnc.ir import DType, Expr
-from attnc.slots import SlotTable
-from attnc.trace_location import user_location
+from attnc.trace.location import user_location
+from attnc.trace.slots import SlotTable
 
 #: Wraps an expression of a dtype.
 MakeSymbol = Callable[["Context", Expr, DType], Any]

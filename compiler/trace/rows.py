@@ -10,11 +10,11 @@ import torch
 
 from attnc.errors import DataDependentShapeError
 from attnc.ir import Const, Gather
-from attnc.slots import INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
-from attnc.symbols import Row, Symbol
-from attnc.trace_context import Context, TracedValue, refuse
-from attnc.trace_location import user_location
-from attnc.trace_promote import not_a_scalar, select
+from attnc.trace.context import Context, TracedValue, refuse
+from attnc.trace.location import user_location
+from attnc.trace.promotion import not_a_scalar, select
+from attnc.trace.slots import INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
+from attnc.trace.symbols import Row, Symbol
 
 Position = int | Symbol
 

@@ -9,8 +9,8 @@ import torch
 
 from attnc.ir import Binary, BinaryOp, Compare, CompareOp, Const, DType, Expr, Unary, UnaryOp
 from attnc.printer import format_expr
-from attnc.slots import BOOL, FLOAT32, FLOAT64, INT32, INT32_MAX, INT64, TORCH_DTYPES
-from attnc.trace_context import NO_KWARGS, Context, TracedValue, both
+from attnc.trace.context import NO_KWARGS, Context, TracedValue, both
+from attnc.trace.slots import BOOL, FLOAT32, FLOAT64, INT32, INT32_MAX, INT64, TORCH_DTYPES
 
 
 def _arithmetic(

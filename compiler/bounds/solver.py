@@ -1,6 +1,6 @@
 """Loop bounds in closed form: which key blocks a block of queries visits, as sympy expressions.
 
-The mask is solved for ``kv_idx`` (``bound_terms``); each interval ``[low(q), high(q))`` becomes a
+The mask is solved for ``kv_idx`` (``terms``); each interval ``[low(q), high(q))`` becomes a
 run of key blocks by taking the extremes of its bounds over the tile's queries, which lie at the
 ends of the tile because bounds are monotone. sympy is imported at the first call, not with the
 module.
@@ -14,16 +14,9 @@ from fractions import Fraction
 from itertools import pairwise, permutations, product
 from typing import Any
 
-from attnc.bound_printer import print_bound
-from attnc.bound_runs import BlockRun, block_run, is_never_negative
-from attnc.bound_terms import (
-    NotAnIntervalError,
-    Sympy,
-    Term,
-    Terms,
-    TermSolver,
-    symbol,
-)
+from attnc.bounds.printer import print_bound
+from attnc.bounds.runs import BlockRun, block_run, is_never_negative
+from attnc.bounds.terms import NotAnIntervalError, Sympy, Term, Terms, TermSolver, symbol
 from attnc.ir import DType, Expr, Gather, Level, level_of, walk
 from attnc.run_table import Kind
 

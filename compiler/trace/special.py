@@ -11,12 +11,10 @@ from typing import Any
 import torch
 
 from attnc.ir import ReduceOp
-from attnc.slots import TORCH_DTYPES
-from attnc.symbols import Row
-from attnc.trace_context import Context, TracedValue, refuse
-from attnc.trace_ops import ELEMENTWISE
-from attnc.trace_promote import as_symbol, common_dtype, to_dtype
-from attnc.trace_reduce import (
+from attnc.trace.context import Context, TracedValue, refuse
+from attnc.trace.operators import ELEMENTWISE
+from attnc.trace.promotion import as_symbol, common_dtype, to_dtype
+from attnc.trace.reductions import (
     bucketize,
     dot,
     extremum,
@@ -28,7 +26,9 @@ from attnc.trace_reduce import (
     stack,
     sum_of,
 )
-from attnc.trace_rows import data_dependent, index, lift, reshape
+from attnc.trace.rows import data_dependent, index, lift, reshape
+from attnc.trace.slots import TORCH_DTYPES
+from attnc.trace.symbols import Row
 
 SPECIAL: dict[str, Callable[..., Any]] = {}
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from attnc.intervals.ranges import LIMITS, Array, Flags, Range, everything, point
 from attnc.ir import BinaryOp, DType, UnaryOp
-from attnc.ranges import LIMITS, Array, Flags, Range, everything, point
 
 _NO = np.zeros(1, bool)
 # Beyond this an int64 computation may itself have wrapped; the check is done in float64.

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from attnc.ir import DType, Reduce, ReduceOp, RowIndex, walk
-from attnc.slots import BOOL, INT32, INT64
-from attnc.symbols import Row, Symbol
-from attnc.trace_context import Context, refuse
-from attnc.trace_promote import as_float, as_symbol, cast, to_dtype
-from attnc.trace_rows import Position, lift
+from attnc.trace.context import Context, refuse
+from attnc.trace.promotion import as_float, as_symbol, cast, to_dtype
+from attnc.trace.rows import Position, lift
+from attnc.trace.slots import BOOL, INT32, INT64
+from attnc.trace.symbols import Row, Symbol
 
 
 def reduce(

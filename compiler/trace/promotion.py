@@ -9,7 +9,9 @@ import torch
 from attnc.errors import NotAScalarError
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
-from attnc.slots import (
+from attnc.trace.context import Context, refuse
+from attnc.trace.location import user_location
+from attnc.trace.slots import (
     BOOL,
     FLOAT32,
     FLOAT64,
@@ -20,9 +22,7 @@ from attnc.slots import (
     INT64_MAX,
     INT64_MIN,
 )
-from attnc.symbols import Symbol
-from attnc.trace_context import Context, refuse
-from attnc.trace_location import user_location
+from attnc.trace.symbols import Symbol
 
 Number = bool | int | float
 Scalar = Symbol | Number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from attnc.block_mask import BlockMask
+from attnc.block_mask.mask import BlockMask
 from attnc.errors import BlockMaskArgumentError
 from attnc.mods import Mod, mod_kind, require_kind
 from attnc.simplify import simplify

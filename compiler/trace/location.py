@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
-_INTERNAL = tuple(f"{Path(module).parent}{os.sep}" for module in (__file__, torch.__file__))
+_INTERNAL = tuple(
+    f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent)
+)
 _UNKNOWN_SOURCE = "source not available"
 
 

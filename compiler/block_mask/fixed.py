@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from attnc.block_mask import LARGE_BLOCK, BlockMask
+from attnc.block_mask.mask import LARGE_BLOCK, BlockMask
 from attnc.errors import BlockMaskLengthError, BlockMaskShapeError
 from attnc.mods import Mod, noop_mask
 from attnc.run_table import Kind, RunTable

@@ -16,9 +16,9 @@ from typing import Any
 import jinja2
 
 from attnc.bounds import print_bound
-from attnc.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, Score
 from attnc.plan import Plan
+from attnc.render.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block
 from attnc.schedule import Schedule
 from attnc.target import CpuIsa, CpuTarget
 

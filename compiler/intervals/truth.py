@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc import float_ranges, integer_ranges
+from attnc.intervals import float_ranges, integer_ranges
+from attnc.intervals.linear_bounds import linear_bounds
+from attnc.intervals.pyramid import TensorRanges
+from attnc.intervals.ranges import LIMITS, NUMPY, Array, Range, chosen, everything, hull, point
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -41,9 +44,6 @@ from attnc.ir import (
     UnaryOp,
     walk,
 )
-from attnc.linear_bounds import linear_bounds
-from attnc.pyramid import TensorRanges
-from attnc.ranges import LIMITS, NUMPY, Array, Range, chosen, everything, hull, point
 
 Ints = NDArray[np.int64]
 Truths = NDArray[np.int8]

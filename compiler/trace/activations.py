@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from attnc.trace_context import Context
-from attnc.trace_ops import ELEMENTWISE, elementwise
-from attnc.trace_promote import Scalar, as_float, as_symbol, cast, select
+from attnc.trace.context import Context
+from attnc.trace.operators import ELEMENTWISE, elementwise
+from attnc.trace.promotion import Scalar, as_float, as_symbol, cast, select
 
 
 def _call(context: Context, name: str, *args: Scalar) -> Any:

@@ -1,7 +1,7 @@
 """Elementwise torch functions, by name, on symbols and Python numbers.
 
 Each takes the context and then what the torch function takes. Tensors with dimensions never
-arrive here: ``trace_rows.lift`` takes them apart into elements.
+arrive here: ``rows.lift`` takes them apart into elements.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import torch
 
 from attnc.ir import BinaryOp, CompareOp, DType
 from attnc.ir import UnaryOp as U
-from attnc.slots import BOOL, INT32, INT64, TORCH_DTYPES
-from attnc.symbols import Symbol
-from attnc.trace_context import Context, refuse
-from attnc.trace_promote import (
+from attnc.trace.context import Context, refuse
+from attnc.trace.promotion import (
     Scalar,
     as_float,
     as_symbol,
@@ -29,6 +27,8 @@ from attnc.trace_promote import (
     to_dtype,
     unary,
 )
+from attnc.trace.slots import BOOL, INT32, INT64, TORCH_DTYPES
+from attnc.trace.symbols import Symbol
 
 ELEMENTWISE: dict[str, Callable[..., Any]] = {}
 

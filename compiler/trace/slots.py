@@ -8,7 +8,7 @@ import torch
 
 from attnc.errors import UnsupportedDTypeError
 from attnc.ir import DType, SlotType
-from attnc.trace_location import user_location
+from attnc.trace.location import user_location
 
 BOOL, INT32, INT64 = DType.BOOL, DType.INT32, DType.INT64
 FLOAT32, FLOAT64 = DType.FLOAT32, DType.FLOAT64

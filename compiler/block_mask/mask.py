@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnc.block_picture import block_pictures
+from attnc.block_mask.pictures import block_pictures
 from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,

@@ -1,8 +1,8 @@
 """From a Python function to an expression: the function is run once on symbols.
 
 No source is needed. ``_Mode`` sees every torch function that the mod calls: those that meet a
-symbol get their meaning from the tables in ``trace_ops``, ``trace_activations`` and
-``trace_special``; those of captured tensors alone just run, and their results are captured.
+symbol get their meaning from the tables in ``operators``, ``activations`` and
+``special``; those of captured tensors alone just run, and their results are captured.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from attnc import trace_activations  # noqa: F401  (fills the table of functions)
 from attnc.errors import (
     AttncError,
     ConcreteValueError,
@@ -28,14 +27,15 @@ from attnc.errors import (
 )
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
-from attnc.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
-from attnc.symbols import Row, Symbol
-from attnc.trace_context import Context, TracedValue, refuse
-from attnc.trace_location import Location, call_mod, raised_at, user_location
-from attnc.trace_ops import ELEMENTWISE
-from attnc.trace_promote import cast, convert
-from attnc.trace_rows import gather, lift, row_of
-from attnc.trace_special import SPECIAL, supported_names
+from attnc.trace import activations  # noqa: F401  (fills the table of functions)
+from attnc.trace.context import Context, TracedValue, refuse
+from attnc.trace.location import Location, call_mod, raised_at, user_location
+from attnc.trace.operators import ELEMENTWISE
+from attnc.trace.promotion import cast, convert
+from attnc.trace.rows import gather, lift, row_of
+from attnc.trace.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
+from attnc.trace.special import SPECIAL, supported_names
+from attnc.trace.symbols import Row, Symbol
 
 __all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
 

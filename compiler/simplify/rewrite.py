@@ -11,9 +11,9 @@ conditions stands at the comparisons, or at what is not a comparison.
 
 from __future__ import annotations
 
-from attnc import laws
-from attnc.fold import folded
 from attnc.ir import Binary, Cast, Compare, DType, Expr, Select, Unary, UnaryOp
+from attnc.simplify import laws
+from attnc.simplify.fold import folded
 
 
 def simplify(expr: Expr) -> Expr:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from attnc.intervals.sign import is_not_negative
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -35,7 +36,6 @@ from attnc.ir import (
     level_of,
 )
 from attnc.schedule import Let
-from attnc.sign import is_not_negative
 
 _INDENT = "    "
 _MAX_DEPTH = 20  # of one statement: Python's parser and Triton's visitor recurse

@@ -1,0 +1,1 @@
+"""Source text of kernels, from a plan: C++ and Triton."""

@@ -1,0 +1,7 @@
+"""Tracing: from a Python function to an expression, by running it once on symbols."""
+
+from attnc.trace.location import Location
+from attnc.trace.slots import SlotTable
+from attnc.trace.tracer import Traced, trace_mask, trace_score
+
+__all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
