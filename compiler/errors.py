@@ -209,11 +209,11 @@ class DataDependentShapeError(TraceError, TypeError):
     )
 
 
-class NotAScalarError(TraceError, ValueError):
+class RowViewError(TraceError, ValueError):
     template = (
-        "{location}: `{source}` gives {got} of shape {shape} where one number per (b, h, q_idx, "
-        "kv_idx) is needed. Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), "
-        ".max() or torch.dot."
+        "{location}: `{source}` makes a view of shape {shape} of a row of shape {row_shape}, but a "
+        "kernel reads rows as they are: their views may only add or drop dimensions of size 1. "
+        "Make the view of the captured tensor, before it is indexed, or index the row as it is."
     )
 
 

@@ -454,10 +454,11 @@ def test_sizes_do_not_depend_on_values() -> None:
 
 
 @tells(
-    errors.NotAScalarError,
-    "FILE:LINE: `return table[q_idx].view(2, 2)[b, h] > 0` gives a view of shape (2, 2) where "
-    "one number per (b, h, q_idx, kv_idx) is needed. Index it with b, h, q_idx or kv_idx, or "
-    "reduce it with .sum(), .max() or torch.dot.",
+    errors.RowViewError,
+    "FILE:LINE: `return table[q_idx].view(2, 2)[b, h] > 0` makes a view of shape (2, 2) of a row "
+    "of shape (4,), but a kernel reads rows as they are: their views may only add or drop "
+    "dimensions of size 1. Make the view of the captured tensor, before it is indexed, or index "
+    "the row as it is.",
 )
 def test_rows_keep_their_shape() -> None:
     table = TABLE.view(5, 4)

@@ -20,7 +20,7 @@ from attnc.errors import (
     InPlaceOperationError,
     ModCallError,
     ModReturnError,
-    NotAScalarError,
+    RowViewError,
     UnsupportedDTypeError,
     UnsupportedOperationError,
 )
@@ -302,11 +302,12 @@ def test_views_that_need_elements_moved_are_refused() -> None:
     table = torch.zeros(3, 4)
     mask = lambda b, h, q, kv: table[q].view(2, 2)[0, 0] > 0
     error = failure(mask)
-    assert type(error) is NotAScalarError
+    assert type(error) is RowViewError
     assert str(error) == (
         f"{place(mask)}: `mask = lambda b, h, q, kv: table[q].view(2, 2)[0, 0] > 0` "
-        "gives a view of shape (2, 2) where one number per (b, h, q_idx, kv_idx) is needed. Index "
-        "it with b, h, q_idx or kv_idx, or reduce it with .sum(), .max() or torch.dot."
+        "makes a view of shape (2, 2) of a row of shape (4,), but a kernel reads rows as they are: "
+        "their views may only add or drop dimensions of size 1. Make the view of the captured "
+        "tensor, before it is indexed, or index the row as it is."
     )
 
 

@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from attnc.errors import NotAScalarError
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
 from attnc.trace.context import Context, refuse
-from attnc.trace.location import user_location
 from attnc.trace.slots import (
     BOOL,
     FLOAT32,
@@ -154,9 +152,3 @@ def select(context: Context, condition: Scalar, x: Scalar, y: Scalar) -> Any:
 def unary(context: Context, op: U, x: Scalar) -> Any:
     value = as_symbol(context, x)
     return context.symbol(context, Unary(op, value.expr), value.kind)
-
-
-def not_a_scalar(got: str, shape: tuple[int, ...]) -> NotAScalarError:
-    """The error for something with dimensions where a number is needed."""
-    location = user_location()
-    return NotAScalarError(location=location, source=location.source, got=got, shape=shape)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnc.errors import DataDependentShapeError
+from attnc.errors import DataDependentShapeError, RowViewError
 from attnc.ir import Const, Gather
 from attnc.trace.context import Context, TracedValue, refuse
 from attnc.trace.location import user_location
-from attnc.trace.promotion import not_a_scalar, select
+from attnc.trace.promotion import select
 from attnc.trace.slots import INT32, INT32_MAX, INT32_MIN, INT64, load_dtype
 from attnc.trace.symbols import Row, Symbol
 
@@ -226,7 +226,7 @@ def reshape(context: Context, value: Symbol | Row, sizes: tuple[int, ...]) -> An
     """``value.reshape(sizes)``, where at most dimensions of size 1 come or go.
 
     Raises:
-        NotAScalarError: the elements would have to be renumbered.
+        RowViewError: the elements would have to be renumbered.
     """
     old = () if isinstance(value, Symbol) else value.sizes
     if -1 in sizes:
@@ -234,7 +234,8 @@ def reshape(context: Context, value: Symbol | Row, sizes: tuple[int, ...]) -> An
         n_all = int(np.prod(old))
         sizes = tuple(n_all // n_known if size == -1 else size for size in sizes)
     if [n for n in old if n != 1] != [n for n in sizes if n != 1]:
-        raise not_a_scalar("a view", sizes)
+        location = user_location()
+        raise RowViewError(location=location, source=location.source, shape=sizes, row_shape=old)
 
     def element(positions: tuple[Position, ...]) -> Symbol:
         if isinstance(value, Symbol):
