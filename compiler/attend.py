@@ -12,6 +12,7 @@ from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.errors import (
     DeviceError,
+    FunctionTransformError,
     GradientNotSupportedError,
     InputDTypeError,
     InputTypeError,
@@ -129,6 +130,7 @@ def _attend(
     if score is not None:
         require_kind(score, "score_mod", "score")
         require_alone(score, "score")
+    _refuse_transforms(q, k, v)
     _refuse_gradients(q, k, v)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
@@ -192,6 +194,14 @@ def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed |
     require_kind(mask, "mask_mod", "mask")
     require_alone(mask, "mask")
     return mask  # type: ignore[no-any-return]
+
+
+def _refuse_transforms(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    if torch._C._functorch.maybe_current_level() is None:
+        return
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            raise FunctionTransformError(what=name)
 
 
 def _refuse_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

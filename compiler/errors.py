@@ -52,6 +52,13 @@ class DeviceError(AttncError, ValueError):
     template = "{what} is on {device}, but q is on {expected}. Move it with .to(q.device)."
 
 
+class FunctionTransformError(AttncError, NotImplementedError):
+    template = (
+        "{what} belongs to a transform of torch.func (vmap, grad, jvp), which cannot look into a "
+        "kernel. Call attention outside of it; batch and heads are dimensions of q, k and v."
+    )
+
+
 class GradientNotSupportedError(AttncError, NotImplementedError):
     template = (
         "{what} requires grad, but attention has no backward yet. Run under torch.no_grad(), or "

@@ -39,6 +39,8 @@ def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
     """
     if not callable(mod):
         raise NotAModError(role=role, got=_described(mod), instead=_instead(mod, wanted))
+    if _takes_any_number(mod):
+        return
     kind = mod_kind(mod)
     if kind != wanted:
         raise WrongModKindError(
@@ -92,6 +94,11 @@ def _n_required(mod: Mod) -> int:
         raise ModSignatureError(name=mod_name(mod), n_parameters="an unknown number of") from None
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _takes_any_number(mod: Mod) -> bool:
+    """Whether ``mod`` is a plain function with ``*args``, whose role then says what it is."""
+    return type(mod) is FunctionType and bool(mod.__code__.co_flags & inspect.CO_VARARGS)
 
 
 def noop_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:

@@ -184,6 +184,15 @@ def test_inputs_are_on_one_device() -> None:
 
 
 @tells(
+    errors.FunctionTransformError,
+    "q belongs to a transform of torch.func (vmap, grad, jvp), which cannot look into a kernel. "
+    "Call attention outside of it; batch and heads are dimensions of q, k and v.",
+)
+def test_transforms_of_functions_are_refused() -> None:
+    torch.vmap(attnc.attention)(*[Q.expand(3, *Q.shape)] * 3)
+
+
+@tells(
     errors.GradientNotSupportedError,
     "captured tensor 0 of shape (20,) requires grad, but attention has no backward yet. Run "
     "under torch.no_grad(), or pass the tensor with .detach().",

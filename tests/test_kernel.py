@@ -206,3 +206,11 @@ def test_deepcopy_and_pickle() -> None:
 def test_kernels_are_truthy() -> None:
     """`mask or default` works as it does with functions."""
     assert (causal or near) is causal
+
+
+def test_functions_of_any_number_of_arguments_are_what_their_role_says() -> None:
+    """`lambda *indices` is a mask_mod as mask=, a score_mod as score=, and neither by itself."""
+    close(attnc.attention(*inputs(), mask=lambda *at: at[2] >= at[3]), mask=causal.fn)
+    close(attnc.attention(*inputs(), score=lambda *at: decay(*at)), score=decay)
+    with pytest.raises(ModSignatureError):
+        attnc.kernel(lambda *at: at[2] >= at[3])

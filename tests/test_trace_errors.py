@@ -154,8 +154,22 @@ def test_integers_beyond_64_bits_are_refused(number: int) -> None:
     error = failure(lambda b, h, q, kv: q - kv < number)
 
     assert type(error) is UnsupportedOperationError
-    assert f"uses the integer {number}, which 64 bits cannot hold" in str(error)
-    assert "For no limit use math.inf" in str(error)
+    assert f"uses the integer {number}, which has no meaning in a kernel" in str(error)
+    assert "Integers have 64 bits there: for no limit use math.inf" in str(error)
+
+
+def test_random_numbers_are_refused() -> None:
+    """Drawn at trace time they would be one number for all pairs."""
+    error = failure(lambda b, h, q, kv: torch.rand(()) < 0.5)
+
+    assert type(error) is UnsupportedOperationError
+    assert "Draw a tensor before the call and index it" in str(error)
+
+
+def test_a_misspelt_method_is_named() -> None:
+    """As an AttributeError that speaks of what the user holds."""
+    with pytest.raises(AttributeError, match="an index or a score has no attribute 'absolut'"):
+        trace_mask(lambda b, h, q, kv: q.absolut() < kv, SlotTable())
 
 
 def test_functions_of_numpy_have_one_in_torch() -> None:

@@ -77,7 +77,7 @@ class TracedValue:
 
     def __getattr__(self, name: str) -> Any:
         if name == "context" or name.startswith("__") or not hasattr(torch.Tensor, name):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(f"an index or a score has no attribute {name!r}; nor has a tensor")
         method = "Tensor.where" if name == "where" else name
         if not self.context.knows(method):
             self.context.call(method, (self,), NO_KWARGS)  # raises, naming alternatives

@@ -85,8 +85,8 @@ def _constant(value: Number, kind: DType) -> Expr:
     bits = 32 if kind is INT32 else 64
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
         raise refuse(
-            f"the integer {value}, which 64 bits cannot hold",
-            "For no limit use math.inf; for bits use a number below 2**63.",
+            f"the integer {value}",
+            "Integers have 64 bits there: for no limit use math.inf, for bits a number below 2**63.",
         )
     if isinstance(value, float) and not abs(value) < 2.0 ** (bits - 1):
         return Cast(Const(value, FLOAT64), kind)  # how that converts is up to the kernel

@@ -51,6 +51,12 @@ _NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
 #: Functions of tensors whose result shares no memory with them.
 _COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
 
+#: They would be drawn once, when the kernel is traced, and be the same for every pair.
+_RANDOM = frozenset(
+    {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"}
+    | {"normal", "bernoulli", "multinomial", "poisson", "binomial", "dropout"}
+)
+
 #: By identity, because the name of a torch function is no constant while dynamo traces.
 _FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
     function: name
@@ -316,6 +322,9 @@ class _Mode(TorchFunctionMode):
         name = _FUNCTION_NAMES.get(func) or func.__name__
         if _meets_symbol(args) or (kwargs and _meets_symbol(kwargs.values())):
             return self.context.call(name, args, kwargs)
+        if name in _RANDOM:
+            advice = "Draw a tensor before the call and index it: noise[q_idx, kv_idx]."
+            raise refuse(_spelling(name), advice)
         made = self.context.made
         if name in _WRITING_OPERATORS or _writes(name) or "out" in kwargs:
             target = kwargs.get("out", args[0] if args else None)
