@@ -212,6 +212,18 @@ def test_backends_have_names() -> None:
 
 
 @tells(
+    errors.BackendError,
+    "backend 'triton': q is on cpu; it runs on GPU tensors, or on CPU tensors with the "
+    "environment variable TRITON_INTERPRET=1. It is chosen by backend= or the environment "
+    "variable ATTNC_BACKEND.",
+)
+def test_triton_needs_a_gpu_or_its_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setenv("ATTNC_BACKEND", "triton")
+    attend()
+
+
+@tells(
     errors.KernelOptionError,
     "unknown kernel option 'BLOK_M'. Leave it out, or use one that PyTorch has, to no effect "
     "here: BACKEND, BLOCKS_ARE_CONTIGUOUS, BLOCK_M, BLOCK_M1, BLOCK_M2, BLOCK_N, BLOCK_N1, "
@@ -654,6 +666,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_command_needs_a_function() -> None:
     command("show")
+
+
+@tells(
+    errors.TargetChoiceError,
+    "both masks.py:window and --expr were given. Give one function: FILE.py:NAME, module:NAME, "
+    "or --expr 'lambda b, h, q, kv: q >= kv'.",
+)
+def test_a_command_takes_one_function() -> None:
+    command("show", "masks.py:window", "--expr", "lambda b, h, q, kv: q >= kv")
 
 
 @tells(
