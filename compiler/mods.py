@@ -27,7 +27,7 @@ def mod_kind(mod: Mod) -> Kind:
         return "mask_mod"
     if n_parameters == 5:
         return "score_mod"
-    raise ModSignatureError(name=mod_name(mod), n_parameters=n_parameters)
+    raise ModSignatureError(name=_placed(mod), n_parameters=n_parameters)
 
 
 def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
@@ -44,7 +44,7 @@ def require_kind(mod: Mod, wanted: Kind, role: str) -> None:
     kind = mod_kind(mod)
     if kind != wanted:
         raise WrongModKindError(
-            name=mod_name(mod),
+            name=_placed(mod),
             kind=kind,
             n_parameters=5 if kind == "score_mod" else 4,
             role=role,
@@ -82,6 +82,14 @@ def mod_name(mod: Mod) -> str:
     """The function's own name, or its repr."""
     name = getattr(mod, "__name__", None) or getattr(getattr(mod, "func", None), "__name__", None)
     return str(name) if name else repr(mod)
+
+
+def _placed(mod: Mod) -> str:
+    """The name; of a lambda, which has none, also the line."""
+    name, code = mod_name(mod), getattr(mod, "__code__", None)
+    if name != "<lambda>" or code is None:
+        return name
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
 
 
 def _n_required(mod: Mod) -> int:

@@ -286,9 +286,9 @@ def test_masks_that_are_combined_are_functions() -> None:
 
 @tells(
     errors.ModSignatureError,
-    "<lambda> takes 2 parameters without default. A mask_mod takes 4: (b, h, q_idx, kv_idx); a "
-    "score_mod takes 5: (score, b, h, q_idx, kv_idx). Give further parameters a default, or bind "
-    "them with functools.partial.",
+    "<lambda> (FILE:LINE) takes 2 parameters without default. A mask_mod takes 4: (b, h, q_idx, "
+    "kv_idx); a score_mod takes 5: (score, b, h, q_idx, kv_idx). Give further parameters a "
+    "default, or bind them with functools.partial.",
 )
 def test_kernels_take_four_or_five_parameters() -> None:
     attnc.kernel(lambda q_idx, kv_idx: q_idx >= kv_idx)
