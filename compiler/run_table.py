@@ -6,7 +6,7 @@ blocks of one kind. Everything is NumPy without a loop over rows or tiles.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -60,6 +60,9 @@ class RunTable:
     n_keys: int
     block_m: int
     block_n: int
+    _refined: dict[tuple[int, int], RunTable] = field(
+        default_factory=dict, init=False, repr=False
+    )  # what refine has made, since every call of a kernel asks for it
 
     @property
     def n_q_blocks(self) -> int:
@@ -215,6 +218,10 @@ class RunTable:
         Raises:
             ValueError: The new block sizes do not divide the old ones.
         """
+        if (block_m, block_n) == (self.block_m, self.block_n):
+            return self
+        if (known := self._refined.get((block_m, block_n))) is not None:
+            return known
         if self.block_m % block_m or self.block_n % block_n:
             raise ValueError(
                 f"tiles of {block_m}x{block_n} do not divide blocks of "
@@ -227,7 +234,7 @@ class RunTable:
         groups = np.arange(self.n_batch * self.n_heads)[:, None] * self.n_q_blocks
         rows = (groups + coarse).reshape(-1)
         _, run = expanded(self.offsets[rows], self.offsets[rows + 1])
-        return RunTable(
+        refined = RunTable(
             offsets=_offsets(np.diff(self.offsets)[rows]),
             starts=self.starts[run] * np.int32(factor),
             stops=np.minimum(self.stops[run].astype(np.int64) * factor, n_kv_blocks).astype(
@@ -241,6 +248,8 @@ class RunTable:
             block_m=block_m,
             block_n=block_n,
         )
+        self._refined[block_m, block_n] = refined
+        return refined
 
     def transpose(self) -> RunTable:
         """Runs of query blocks for each key block: the table of the transposed mask.
