@@ -53,6 +53,10 @@ def three(b, h, q_idx):
     return q_idx == 0
 
 
+def halved(score, b, h, q_idx, kv_idx):
+    return score / 2
+
+
 class Masks:
     @staticmethod
     def diagonal(b, h, q_idx, kv_idx):
@@ -178,6 +182,17 @@ def test_all_stages_end_in_the_kernel_of_the_machine(folder: Path) -> None:
     assert headings == ["traced", "ir", "math", "blocks", "plan", "cpp"]
 
 
+def test_shape_beyond_memory_is_one_clear_line() -> None:
+    """A mask that must be looked at tile by tile, at a length whose tiles no memory holds."""
+    blocks = ("--stage", "blocks", "--shape", "1000000000,1000000000,64,64,64")
+
+    message = mistake(
+        "inspect", "--expr", "lambda b, h, q, kv: (q - kv) // 7 % 3 == b - h", *blocks
+    )
+
+    assert message.startswith("memory is short: ")
+
+
 def test_assembly_of_a_gpu_needs_no_target() -> None:
     """PTX and resources are those of a bfloat16 kernel for a GPU, also on a machine without one."""
     assembly = invoke("inspect", "--expr", CAUSAL, "--stage", "ptx").stdout
@@ -222,10 +237,13 @@ MISTAKES = {
     "class": (("masks.py:Masks",), "is the class Masks, not a function"),
     "wrong arity": (("masks.py:three",), "three takes 3 parameters without default"),
     "raises": (("masks.py:raising",), "KeyError: 'missing' in "),
+    "exits": (("--expr", "lambda b, h, q, kv: exit(3)"), "SystemExit: 3 in "),
+    "folder": (("/:window",), "/ does not exist as a file; it is a folder."),
     "expression syntax": (("--expr", "lambda b, h: ("), "was never closed in line 1"),
     "expression raises": (("--expr", "unknown"), "NameError: name 'unknown' is not defined"),
     "shape": (("masks.py:window", "--shape", "1,2,3"), "--shape '1,2,3': write five positive"),
     "zero shape": (("masks.py:window", "--shape", "1,1,0,8,8"), "write five positive integers"),
+    "long shape": (("masks.py:window", "--shape", "1,1,8,9999999999,8"), "up to 2147483647"),
     "stage": (("masks.py:window", "--stage", "plans"), "Did you mean plan?"),
     "machine": (("masks.py:window", "--target", "sm90"), "Did you mean sm_90?"),
     "dtype": (("masks.py:window", "--dtype", "float31"), "Did you mean float32?"),
@@ -355,6 +373,15 @@ def test_check_fails_with_a_counterexample(folder: Path) -> None:
     assert result.exit_code == 1
     assert "q_idx=5, kv_idx=0" in result.stdout
     assert "Traceback" not in result.output
+
+
+def test_check_reports_what_is_wrong_with_the_expected_function(folder: Path) -> None:
+    """The second function may be of the other kind, or raise: one line under its own name."""
+    expected = ("check", "masks.py:window", "--backend", "cpu", "--expected")
+
+    assert "--expected must be a mask_mod" in mistake(*expected, "masks.py:halved")
+    message = mistake(*expected, "masks.py:raising")
+    assert message.startswith("masks.py:raising cannot be used: KeyError: 'missing' in ")
 
 
 def test_check_needs_a_backend_that_runs_here(

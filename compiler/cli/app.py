@@ -35,6 +35,9 @@ class _Commands(TyperGroup):
         except AttncError as error:
             write_error(str(error))
             code = 2
+        except MemoryError as error:
+            write_error(f"memory is short: {error}. Use smaller numbers in --shape.")
+            code = 2
         except Exception as error:
             # Typer carries a copy of click or imports it, by version: both have this method.
             if not hasattr(error, "format_message"):

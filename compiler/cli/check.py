@@ -10,6 +10,8 @@ from attnc.cli.console import is_terminal, write
 from attnc.cli.options import of_user_code, require_choice
 from attnc.cli.target import load_target
 from attnc.errors import CheckFailedError, OptionValueError
+from attnc.mods import Mod, mod_kind, require_kind
+from attnc.trace.location import call_mod
 
 
 def run(
@@ -23,7 +25,7 @@ def run(
     if backend is not None:
         require_choice("--backend", backend, ("cpu", "triton"))
     mod = load_target(target, expression)
-    wanted = None if expected is None else load_target(expected, None)
+    wanted = None if expected is None else _expected(expected, mod)
     # Imported late: hypothesis takes half a second, and is not needed to report a wrong target.
     try:
         from attnc.testing import check
@@ -52,6 +54,13 @@ def run(
         return 1
     write(str(replace(report, name=target or "--expr")))
     return 0
+
+
+def _expected(target: str, mod: Mod) -> Mod:
+    """The second function, whose errors are reported under its own name."""
+    wanted = load_target(target, None)
+    require_kind(wanted, mod_kind(mod), "--expected")
+    return lambda *args: of_user_code(target, lambda: call_mod(wanted, args))
 
 
 def _status(text: str) -> AbstractContextManager[Any]:

@@ -13,12 +13,14 @@ from attnc.trace.location import call_mod
 
 _T = TypeVar("_T")
 
+_LARGEST_SIZE = (1 << 31) - 1
+
 
 def parsed_shape(text: str) -> tuple[int, int, int, int, int]:
     """B, H, n_queries, n_keys and head_dim from ``1,1,1024,1024,64``.
 
     Raises:
-        OptionValueError: These are not five positive integers.
+        OptionValueError: These are not five positive integers, or not of 32 bits as in kernels.
     """
     try:
         numbers = [int(part) for part in text.split(",")]
@@ -26,6 +28,9 @@ def parsed_shape(text: str) -> tuple[int, int, int, int, int]:
         numbers = []
     if len(numbers) != 5 or min(numbers) < 1:
         problem = "write five positive integers B,H,Lq,Lk,D, as in 1,8,1024,1024,64."
+        raise OptionValueError(option="--shape", value=text, problem=problem)
+    if max(numbers) > _LARGEST_SIZE:
+        problem = f"kernels count in 32 bits; use numbers up to {_LARGEST_SIZE}."
         raise OptionValueError(option="--shape", value=text, problem=problem)
     b, h, n_queries, n_keys, head_dim = numbers
     return b, h, n_queries, n_keys, head_dim
@@ -52,7 +57,7 @@ def of_user_code(name: str, call: Callable[[], _T]) -> _T:
         return call()
     except AttncError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         if not any(frame.name == call_mod.__name__ for frame in frames):
             raise

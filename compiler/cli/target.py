@@ -104,6 +104,8 @@ def _is_mod(value: Any) -> bool:
 
 
 def _file_module(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise TargetMissingError(place=path, instead=" as a file; it is a folder.")
     if not path.is_file():
         raise TargetMissingError(place=path, instead=_near_file(path))
     # As when Python runs the file: modules beside it can be imported.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 
 from attnc.errors import CheckFailedError, NotCheckableError
-from attnc.mods import Mod, mod_kind, mod_name
+from attnc.mods import Mod, mod_kind, mod_name, require_kind
 from attnc.testing.inputs import inputs
 from attnc.testing.programs import Limits
 from attnc.testing.recipes import InputsRecipe, MaskRecipe, ScoreRecipe, Shape
@@ -70,6 +70,7 @@ def check(
     Raises:
         CheckFailedError: with the smallest counterexample found, and how to reproduce it.
         NotCheckableError: the mask is a BlockMask, which holds for one length only.
+        WrongModKindError: ``expected`` takes other parameters than ``f``.
     """
     subject = _subject(f, expected, mask, score, scale, backends, device)
     bounds = subject.limits(limits or Limits())
@@ -129,6 +130,8 @@ def _subject(
     device: str,
 ) -> Subject:
     mod = _built(f)
+    if expected is not None:
+        require_kind(expected, mod_kind(mod), "expected")
     options = getattr(mod, "options", {})
     if mod_kind(mod) == "mask_mod":
         mask_source, score_source = mod, score or getattr(mod, "score", None)
