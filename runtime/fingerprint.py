@@ -10,6 +10,7 @@ _GENERATING = (
     ("attnc", ".py"),
     ("attnc.bounds", ".py"),
     ("attnc.intervals", ".py"),
+    ("attnc.ir", ".py"),
     ("attnc.render", ".py"),
     ("attnc.simplify", ".py"),
 )

@@ -1,4 +1,4 @@
-"""The intermediate representation: typed scalar expressions over attention indices.
+"""The nodes of the intermediate representation.
 
 Nodes are frozen and interned: two expressions with equal structure are one object, so ``is``
 and ``hash`` are the structural comparison. A node never holds a tensor; a captured tensor is a
@@ -7,118 +7,14 @@ numbered *slot*, and the tensors travel beside the expression (see ``trace``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
 
+from attnc.ir.types import BinaryOp, CompareOp, DType, IndexName, Level, ReduceOp, UnaryOp
+
 _T = TypeVar("_T")
 _nodes: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
-
-
-class DType(Enum):
-    """Type of a scalar value in a kernel."""
-
-    BOOL = "bool"
-    INT32 = "int32"
-    INT64 = "int64"
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-
-    @property
-    def is_float(self) -> bool:
-        return self in (DType.FLOAT32, DType.FLOAT64)
-
-    @property
-    def is_int(self) -> bool:
-        return self in (DType.INT32, DType.INT64)
-
-
-class IndexName(Enum):
-    """The four coordinates of a score."""
-
-    B = "b"
-    H = "h"
-    Q = "q_idx"
-    KV = "kv_idx"
-
-
-class Level(Enum):
-    """How often a value changes inside a tile: the innermost index it depends on.
-
-    UNIFORM depends on ``b, h`` only, ROW on ``q_idx`` too, COLUMN on ``kv_idx`` too,
-    ELEMENT on both or on the score.
-    """
-
-    UNIFORM = "uniform"
-    ROW = "row"
-    COLUMN = "column"
-    ELEMENT = "element"
-
-    def join(self, other: Level) -> Level:
-        """The least level that holds values of both."""
-        if self is other or other is Level.UNIFORM:
-            return self
-        return other if self is Level.UNIFORM else Level.ELEMENT
-
-
-class UnaryOp(Enum):
-    NEG = "-"
-    NOT = "~"  # logical for bool, bitwise for integers
-    ABS = "abs"
-    EXP = "exp"
-    EXP2 = "exp2"
-    EXPM1 = "expm1"
-    LOG = "log"
-    LOG2 = "log2"
-    LOG1P = "log1p"
-    SQRT = "sqrt"
-    RSQRT = "rsqrt"
-    SIN = "sin"
-    COS = "cos"
-    TANH = "tanh"
-    SIGMOID = "sigmoid"
-    ERF = "erf"
-    FLOOR = "floor"
-    CEIL = "ceil"
-    TRUNC = "trunc"
-    ROUND = "round"  # to even, as torch.round
-    ISNAN = "isnan"  # result is bool
-
-
-class BinaryOp(Enum):
-    """Operators of two operands of one dtype; the result has it too."""
-
-    ADD = "+"
-    SUB = "-"
-    MUL = "*"
-    DIV = "/"  # floats only
-    FLOORDIV = "//"  # rounds towards minus infinity, as Python
-    MOD = "%"  # sign of the divisor, as Python
-    POW = "**"
-    MIN = "min"  # NaN wins, as torch.minimum
-    MAX = "max"
-    AND = "&"  # logical for bool, bitwise for integers
-    OR = "|"
-    XOR = "^"
-    SHL = "<<"
-    SHR = ">>"  # arithmetic
-
-
-class CompareOp(Enum):
-    EQ = "=="
-    NE = "!="
-    LT = "<"
-    LE = "<="
-    GT = ">"
-    GE = ">="
-
-
-class ReduceOp(Enum):
-    SUM = "sum"
-    MAX = "max"
-    MIN = "min"
 
 
 class _Interned(type):
@@ -411,84 +307,3 @@ Q_IDX = Index(IndexName.Q)
 KV_IDX = Index(IndexName.KV)
 TRUE = Const(True, DType.BOOL)
 FALSE = Const(False, DType.BOOL)
-
-
-@dataclass(frozen=True)
-class SlotType:
-    """What a kernel knows of a captured tensor: storage dtype and rank; sizes come at run time.
-
-    ``storage`` is a torch dtype's short name, such as ``"bfloat16"``, ``"uint8"`` or ``"bool"``.
-    """
-
-    storage: str
-    rank: int
-
-
-def walk(*roots: Expr) -> Iterator[Expr]:
-    """Every node once, operands before users; no recursion, so depth is not limited."""
-    seen: set[Expr] = set()
-    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            yield node
-            continue
-        if node in seen:
-            continue
-        seen.add(node)
-        stack.append((node, True))
-        stack.extend((child, False) for child in reversed(node.children) if child not in seen)
-
-
-def level_of(expr: Expr) -> Level:
-    """How often ``expr`` changes inside a tile."""
-    level = Level.UNIFORM
-    for node in walk(expr):
-        match node:
-            case Index(IndexName.Q):
-                level = level.join(Level.ROW)
-            case Index(IndexName.KV):
-                level = level.join(Level.COLUMN)
-            case Score():
-                level = Level.ELEMENT
-            case Ref(_, _, ref_level):
-                level = level.join(ref_level)
-    return level
-
-
-def indices_of(expr: Expr) -> frozenset[IndexName]:
-    """The coordinates that ``expr`` reads."""
-    return frozenset(node.name for node in walk(expr) if isinstance(node, Index))
-
-
-def slots_of(*exprs: Expr) -> tuple[int, ...]:
-    """Numbers of the captured tensors that the expressions read, ascending."""
-    return tuple(sorted({node.slot for node in walk(*exprs) if isinstance(node, Gather)}))
-
-
-def reads_score(expr: Expr) -> bool:
-    """Whether ``expr`` depends on the score."""
-    return any(isinstance(node, Score) for node in walk(expr))
-
-
-def canonical_text(*roots: Expr | None) -> str:
-    """One line per distinct node, operands by line number: equal texts mean equal expressions.
-
-    Linear in the number of nodes, however often they are shared; used in cache keys.
-    """
-    present = [root for root in roots if root is not None]
-    numbers: dict[Expr, int] = {}
-    lines = []
-    for node in walk(*present):
-        numbers[node] = len(numbers)
-        fields = (
-            f"#{numbers[part]}" if isinstance(part, Expr) else _field_text(part)
-            for part in node.parts()
-        )
-        lines.append(f"{type(node).__name__} {' '.join(fields)}")
-    ends = " ".join("-" if root is None else f"#{numbers[root]}" for root in roots)
-    return "\n".join([*lines, ends])
-
-
-def _field_text(part: Any) -> str:
-    return str(part.name) if isinstance(part, Enum) else repr(part)

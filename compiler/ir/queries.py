@@ -1,0 +1,80 @@
+"""Questions about expressions, answered in one pass over their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+from attnc.ir.nodes import Expr, Gather, Index, Ref, Score
+from attnc.ir.types import IndexName, Level
+
+
+def walk(*roots: Expr) -> Iterator[Expr]:
+    """Every node once, operands before users; no recursion, so depth is not limited."""
+    seen: set[Expr] = set()
+    stack: list[tuple[Expr, bool]] = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, expanded = stack.pop()
+        if expanded:
+            yield node
+            continue
+        if node in seen:
+            continue
+        seen.add(node)
+        stack.append((node, True))
+        stack.extend((child, False) for child in reversed(node.children) if child not in seen)
+
+
+def level_of(expr: Expr) -> Level:
+    """How often ``expr`` changes inside a tile."""
+    level = Level.UNIFORM
+    for node in walk(expr):
+        match node:
+            case Index(IndexName.Q):
+                level = level.join(Level.ROW)
+            case Index(IndexName.KV):
+                level = level.join(Level.COLUMN)
+            case Score():
+                level = Level.ELEMENT
+            case Ref(_, _, ref_level):
+                level = level.join(ref_level)
+    return level
+
+
+def indices_of(expr: Expr) -> frozenset[IndexName]:
+    """The coordinates that ``expr`` reads."""
+    return frozenset(node.name for node in walk(expr) if isinstance(node, Index))
+
+
+def slots_of(*exprs: Expr) -> tuple[int, ...]:
+    """Numbers of the captured tensors that the expressions read, ascending."""
+    return tuple(sorted({node.slot for node in walk(*exprs) if isinstance(node, Gather)}))
+
+
+def reads_score(expr: Expr) -> bool:
+    """Whether ``expr`` depends on the score."""
+    return any(isinstance(node, Score) for node in walk(expr))
+
+
+def canonical_text(*roots: Expr | None) -> str:
+    """One line per distinct node, operands by line number: equal texts mean equal expressions.
+
+    Linear in the number of nodes, however often they are shared; used in cache keys.
+    """
+    present = [root for root in roots if root is not None]
+    numbers: dict[Expr, int] = {}
+    lines = []
+    for node in walk(*present):
+        numbers[node] = len(numbers)
+        fields = (
+            f"#{numbers[part]}" if isinstance(part, Expr) else _field_text(part)
+            for part in node.parts()
+        )
+        lines.append(f"{type(node).__name__} {' '.join(fields)}")
+    ends = " ".join("-" if root is None else f"#{numbers[root]}" for root in roots)
+    return "\n".join([*lines, ends])
+
+
+def _field_text(part: Any) -> str:
+    return str(part.name) if isinstance(part, Enum) else repr(part)
