@@ -6,12 +6,12 @@ are made on first access only.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from attnc.block_mask.lists import listed_as_pytorch, table_of_lists
 from attnc.block_mask.pictures import block_pictures
 from attnc.errors import (
     BlockMaskArgumentError,
@@ -20,7 +20,7 @@ from attnc.errors import (
 )
 from attnc.ir import Expr
 from attnc.mods import Mod, mod_name, noop_mask
-from attnc.run_table import IndexLists, Kind, RunTable
+from attnc.run_table import Kind, RunTable
 
 LARGE_BLOCK = 1 << 30  # PyTorch's "no blocks at all"
 _LISTS = (
@@ -215,26 +215,13 @@ class BlockMask:
 
     def table_from_lists(self) -> RunTable:
         """The table that the index lists spell out."""
-
-        def array(name: str, dims: int) -> np.ndarray[Any, Any]:
-            tensor = self._lists[name]
-            if tensor is None:  # no full blocks are listed
-                tensor = torch.zeros_like(getattr(self, name.removeprefix("full_")))
-            listed = tensor.detach().cpu().numpy()
-            return listed.reshape((1,) * (dims - listed.ndim) + listed.shape)
-
-        lists = IndexLists(
-            array("kv_num_blocks", 3),
-            array("kv_indices", 4),
-            array("full_kv_num_blocks", 3),
-            array("full_kv_indices", 4),
-        )
-        return RunTable.from_lists(
-            lists,
-            n_queries=self.seq_lengths[0],
-            n_keys=self.seq_lengths[1],
-            block_m=self.BLOCK_SIZE[0],
-            block_n=self.BLOCK_SIZE[1],
+        return table_of_lists(
+            self.kv_num_blocks,
+            self.kv_indices,
+            self.full_kv_num_blocks,
+            self.full_kv_indices,
+            self.seq_lengths,
+            self.BLOCK_SIZE,
         )
 
     def _list(self, name: str) -> torch.Tensor | None:
@@ -243,9 +230,7 @@ class BlockMask:
         return self._lists[name]
 
     def _make_lists(self, *, transposed: bool) -> None:
-        table = _with_partial_tail(self.table)
-        if not self._separate_full_blocks:
-            table = replace(table, kinds=np.full_like(table.kinds, Kind.PARTIAL))
+        table = listed_as_pytorch(self.table, self._separate_full_blocks)
         lists = (table.transpose() if transposed else table).to_lists()
         arrays: list[np.ndarray[Any, Any] | None] = [lists.kv_num_blocks, lists.kv_indices]
         if self._separate_full_blocks:
@@ -420,25 +405,6 @@ class BlockMask:
             self.BLOCK_SIZE,
             getattr(self.mask_mod, "fn", self.mask_mod),
         )
-
-
-def _with_partial_tail(table: RunTable) -> RunTable:
-    """The table as PyTorch lists it: a block that reaches beyond a length is never full."""
-    rows, columns = bool(table.n_queries % table.block_m), bool(table.n_keys % table.block_n)
-    if not (rows or columns):
-        return table
-    dense = table.to_dense()
-    if rows:
-        dense[:, :, -1] = np.minimum(dense[:, :, -1], Kind.PARTIAL)
-    if columns:
-        dense[:, :, :, -1] = np.minimum(dense[:, :, :, -1], Kind.PARTIAL)
-    return RunTable.from_dense(
-        dense,
-        n_queries=table.n_queries,
-        n_keys=table.n_keys,
-        block_m=table.block_m,
-        block_n=table.block_n,
-    )
 
 
 def _block_lengths(length: int, block: int, n_blocks: int) -> np.ndarray[Any, Any]:
