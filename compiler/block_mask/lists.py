@@ -73,3 +73,19 @@ def listed_as_pytorch(table: RunTable, separate_full_blocks: bool) -> RunTable:
         block_m=table.block_m,
         block_n=table.block_n,
     )
+
+
+def visited_share(table: RunTable) -> float:
+    """Share of the pairs (query, key) that lie in visited blocks; 1 where there are no pairs."""
+    visited = table.to_dense() != Kind.EMPTY
+    rows = _block_lengths(table.n_queries, table.block_m, visited.shape[2])
+    columns = _block_lengths(table.n_keys, table.block_n, visited.shape[3])
+    n_pairs = table.n_batch * table.n_heads * table.n_queries * table.n_keys
+    if n_pairs == 0:
+        return 1.0
+    return float(np.einsum("bhqk,q,k->", visited.astype(np.float64), rows, columns)) / n_pairs
+
+
+def _block_lengths(length: int, block: int, n_blocks: int) -> NDArray[np.float64]:
+    starts = np.arange(n_blocks, dtype=np.int64) * block
+    return np.clip(length - starts, 0, block).astype(np.float64)

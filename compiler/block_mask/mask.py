@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnc.block_mask.lists import listed_as_pytorch, table_of_lists
+from attnc.block_mask.lists import listed_as_pytorch, table_of_lists, visited_share
 from attnc.block_mask.pictures import block_pictures
 from attnc.errors import (
     BlockMaskArgumentError,
@@ -278,15 +278,7 @@ class BlockMask:
 
     def sparsity(self) -> float:
         """Percentage of pairs that lie in empty blocks."""
-        n_queries, n_keys = self.seq_lengths
-        if self.numel() == 0:
-            return 0.0
-        dense = self.table.to_dense() != Kind.EMPTY
-        rows = _block_lengths(n_queries, self.BLOCK_SIZE[0], dense.shape[2])
-        columns = _block_lengths(n_keys, self.BLOCK_SIZE[1], dense.shape[3])
-        visited = np.einsum("bhqk,q,k->", dense.astype(np.float64), rows, columns)
-        total = dense.shape[0] * dense.shape[1] * n_queries * n_keys
-        return 100.0 * float(1.0 - visited / total)
+        return 100.0 * (1.0 - visited_share(self.table))
 
     def to_dense(self) -> torch.Tensor:
         """(..., n_q_blocks, n_kv_blocks) int32: 1 where a block is visited."""
@@ -405,8 +397,3 @@ class BlockMask:
             self.BLOCK_SIZE,
             getattr(self.mask_mod, "fn", self.mask_mod),
         )
-
-
-def _block_lengths(length: int, block: int, n_blocks: int) -> np.ndarray[Any, Any]:
-    starts = np.arange(n_blocks, dtype=np.int64) * block
-    return np.clip(length - starts, 0, block).astype(np.float64)
