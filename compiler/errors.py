@@ -280,6 +280,13 @@ class OfflineCompileError(AttncError, RuntimeError):
     template = "Triton cannot compile the kernel for {target}. Its output ends with:\n{output}"
 
 
+class HeadTooWideError(AttncError, ValueError):
+    template = (
+        "Heads of width {width} in {dtype} do not fit into {target}: the smallest tiles take "
+        "{needed} KiB of its {limit} KiB of shared memory. Use narrower heads or a smaller dtype."
+    )
+
+
 class InterpreterNotActiveError(AttncError, RuntimeError):
     template = (
         "A Triton kernel was asked for on CPU tensors, but Triton was imported without its "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from attnc.errors import HeadTooWideError
 from attnc.target import CpuTarget, GpuTarget, Target
 
 
@@ -55,10 +56,19 @@ def tiles_for(
         head_dim: Width of q and k.
         value_dim: Width of v.
         short_queries: There are at most 16 queries.
+
+    Raises:
+        HeadTooWideError: The smallest tiles exceed the shared memory of the GPU.
     """
     if isinstance(target, CpuTarget):
         return _cpu_tiles(target, dtype, head_dim, value_dim, short_queries)
-    return _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
+    tiles = _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
+    return _fitting(tiles, target, dtype, head_dim, value_dim)
+
+
+def padded(width: int) -> int:
+    """``width`` rounded up to what Triton's matrix products take."""
+    return max(16, 1 << (width - 1).bit_length())
 
 
 def _cpu_tiles(
@@ -106,6 +116,59 @@ def _tiles_of_128(target: GpuTarget) -> Tiles:
         reason = "wgmma reads keys from shared memory, which leaves registers for 64 of them"
         return Tiles(128, 64, 8, 2, reason)
     return Tiles(128, 32, 8, 2, "fits the registers for a head_dim of 128")
+
+
+def _fitting(tiles: Tiles, target: GpuTarget, dtype: str, head_dim: int, value_dim: int) -> Tiles:
+    """``tiles``, cut until they fit the shared memory: stages first, then queries, then keys."""
+    limit = _shared_limit(target)
+    while (needed := _shared_bytes(tiles, target, dtype, head_dim, value_dim)) > limit:
+        reason = f"wider heads need {limit >> 10} KiB of shared memory with larger tiles"
+        if tiles.n_stages > 1:
+            tiles = replace(tiles, n_stages=tiles.n_stages - 1, reason=reason)
+        elif tiles.block_m > 16:
+            tiles = replace(tiles, block_m=tiles.block_m // 2, reason=reason)
+        elif tiles.block_n > 16:
+            tiles = replace(tiles, block_n=tiles.block_n // 2, reason=reason)
+        else:
+            raise HeadTooWideError(
+                width=max(head_dim, value_dim),
+                dtype=dtype,
+                target=target.name,
+                needed=needed >> 10,
+                limit=limit >> 10,
+            )
+    return tiles
+
+
+def _shared_bytes(
+    tiles: Tiles, target: GpuTarget, dtype: str, head_dim: int, value_dim: int
+) -> int:
+    """An upper bound of what a kernel takes: queries, weights, and the tiles of k and v in flight.
+
+    Found by compiling kernels of widths 16 to 512 in every dtype.
+    """
+    head, value = padded(head_dim), padded(value_dim)
+    if target.backend == "hip":  # weights are in registers; k and v take turns in one place
+        elements = tiles.block_m * head + tiles.block_n * max(head, value)
+    else:
+        in_flight = tiles.n_stages * tiles.block_n * (head + value)
+        elements = tiles.block_m * (head + tiles.block_n) + in_flight
+    return elements * {"float64": 8, "float32": 4}.get(dtype, 2)
+
+
+def _shared_limit(target: GpuTarget) -> int:
+    """Shared memory that one program may take, in bytes.
+
+    Source: CUDA C++ programming guide, table of compute capabilities; AMD CDNA 3 ISA, LDS.
+    """
+    match target.backend:
+        case "interpret":
+            return 1 << 40
+        case "hip":
+            return 64 << 10
+        case "cuda":
+            kib = {70: 96, 75: 64, 80: 163, 87: 163, 90: 227, 100: 227, 103: 227, 110: 227}
+            return kib.get(_capability(target), 99) << 10
 
 
 def _capability(target: GpuTarget) -> int:

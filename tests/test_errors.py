@@ -32,8 +32,9 @@ from attnc.parser import parse_expr
 from attnc.runtime import cpu
 from attnc.runtime.triton_compile import compile_offline
 from attnc.stages import Inspection
-from attnc.target import GpuTarget
+from attnc.target import GPU_TARGETS, GpuTarget
 from attnc.testing import check
+from attnc.tiles import tiles_for
 
 Q = torch.ones(1, 2, 20, 8)
 TABLE = torch.arange(20.0)
@@ -628,6 +629,15 @@ def test_triton_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
     spec = spec_of(program_of(causal.fn, None))
     compile_offline(spec, GpuTarget("hip", "gfx1", 64))
+
+
+@tells(
+    errors.HeadTooWideError,
+    "Heads of width 2000 in float32 do not fit into gfx942: the smallest tiles take 256 KiB of "
+    "its 64 KiB of shared memory. Use narrower heads or a smaller dtype.",
+)
+def test_wide_heads() -> None:
+    tiles_for(GPU_TARGETS["gfx942"], "float32", 2000, 64, False)
 
 
 @tells(

@@ -84,6 +84,29 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
 
 
+# Bytes that one program may take.
+SHARED_MEMORY = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
+
+
+@pytest.mark.usefixtures("cache_dir")
+@pytest.mark.parametrize(
+    ("target", "dtype", "head_dim"),
+    [
+        ("gfx942", torch.float64, 256),
+        ("gfx942", torch.float32, 256),
+        ("gfx942", torch.bfloat16, 512),
+        ("sm_80", torch.float64, 256),
+    ],
+)
+def test_wide_heads_fit_shared_memory(target: str, dtype: torch.dtype, head_dim: int) -> None:
+    """Tiles shrink until a launch finds the shared memory that it asks for."""
+    spec = spec_of(program_of(causal, None, dtype), dtype=dtype, head_dim=head_dim)
+
+    binary = compile_offline(spec, GPU_TARGETS[target])
+
+    assert 0 < binary.shared_bytes <= SHARED_MEMORY[target]
+
+
 @pytest.mark.usefixtures("cache_dir")
 @pytest.mark.parametrize(("target", "name", "head_dim"), CASES)
 def test_binaries_are_as_good_as_promised(target: str, name: str, head_dim: int) -> None:

@@ -16,6 +16,7 @@ from attnc.plan import Plan
 from attnc.render.triton_expressions import TritonWriter, type_name
 from attnc.schedule import Let, Schedule
 from attnc.target import INTERPRETER
+from attnc.tiles import padded
 
 TEMPLATES = ("forward.py.jinja", "triton_functions.py.jinja")
 
@@ -76,10 +77,10 @@ def render(plan: Plan) -> str:
             n_stages=tiles.n_stages,
             head_dim=spec.head_dim,
             value_dim=spec.value_dim,
-            head_block=_padded(spec.head_dim),
-            value_block=_padded(spec.value_dim),
-            pads_head=_padded(spec.head_dim) != spec.head_dim,
-            pads_value=_padded(spec.value_dim) != spec.value_dim,
+            head_block=padded(spec.head_dim),
+            value_block=padded(spec.value_dim),
+            pads_head=padded(spec.head_dim) != spec.head_dim,
+            pads_value=padded(spec.value_dim) != spec.value_dim,
             acc_dtype="tl.float64" if accumulates_64 else "tl.float32",
             dot_dtype=dot_dtype,
             dot_operand=lambda name: f"{name}.to({dot_dtype})" if dot_dtype else name,
@@ -207,10 +208,6 @@ def _outer_names(node: Expr, slots: tuple[Any, ...]) -> Iterator[str]:
 def _param(number: int, dtype: DType) -> _Param:
     annotation = "tl.float64" if dtype.is_float else "tl.int64"
     return _Param(number, annotation, type_name(dtype), dtype.is_float)
-
-
-def _padded(width: int) -> int:
-    return max(16, 1 << (width - 1).bit_length())
 
 
 def _dot_dtype(plan: Plan) -> str:
