@@ -311,7 +311,9 @@ def _evaluated(
     shape = np.broadcast_shapes(q_idx.shape, kv_idx.shape)
     b, h = np.divmod(tiles.group, geometry.n_heads)
     lines = (len(tiles),) + (1,) * (len(shape) - 1)
-    device = next((t.device for t in facts.tensors if t.dim()), torch.device("cpu"))
+    # Numbers on the CPU go with tensors of any device.
+    devices = (t.device for t in facts.tensors if t.dim() or t.device.type != "cpu")
+    device = next(devices, torch.device("cpu"))
     coordinates = [
         torch.from_numpy(x.astype(np.int32)).to(device)
         for x in (b.reshape(lines), h.reshape(lines), q_idx, kv_idx)

@@ -9,6 +9,7 @@ every file: what does not agree with it is built again, never trusted and never 
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
 import hashlib
 import json
@@ -34,6 +35,7 @@ _MANIFEST = "manifest.json"
 _BUILDING = ".building-"
 _REMOVED = ".removed-"
 _LOCKS = ".locks"
+_BINARIES = ".triton"
 _STALE_SECONDS = 3600.0  # a build that takes longer was killed
 _IN_USE_SECONDS = 60.0  # an entry used so recently may be about to be loaded: never evicted
 
@@ -137,15 +139,27 @@ class DiskCache:
         finally:
             lock.release()
 
+    def binaries(self) -> Path:
+        """Folder, made when it is missing, for the files that Triton keeps of what it compiles."""
+        folder = self.root / _BINARIES
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            return self._elsewhere(error).binaries()
+        return folder
+
     def info(self) -> CacheInfo:
-        """Number and size of the entries."""
+        """Number of the entries; size of these and of Triton's files."""
         sizes = [size for _, _, size in self._entries()]
-        return CacheInfo(self.root, len(sizes), sum(sizes), self.limit)
+        size = sum(sizes) + sum(size for _, _, size in self._binaries())
+        return CacheInfo(self.root, len(sizes), size, self.limit)
 
     def clear(self) -> CacheInfo:
         """Removes every entry; what there was. Kernels in use go on working."""
         info = self.info()
-        for folder, _, _ in self._entries():
+        for folder, _, _ in (*self._entries(), *self._binaries()):
             self._remove(folder)
         # Whoever waits for one of these locks may now build what another builds: only slower.
         shutil.rmtree(self.root / _LOCKS, ignore_errors=True)
@@ -187,7 +201,7 @@ class DiskCache:
 
     def _evict(self) -> None:
         """Removes what was used least recently until the rest fits, and leftovers of the killed."""
-        entries = sorted(self._entries(), key=lambda entry: entry[1])
+        entries = sorted((*self._entries(), *self._binaries()), key=lambda entry: entry[1])
         excess = sum(size for _, _, size in entries) - self.limit
         now = time.time()
         for folder, used, size in entries:
@@ -212,16 +226,14 @@ class DiskCache:
 
     def _entries(self) -> Iterator[tuple[Path, float, int]]:
         """Folder, time of last use and size in bytes of each entry."""
-        if not self.root.is_dir():
-            return
-        for folder in list(self.root.iterdir()):
-            if folder.name.startswith("."):
-                continue
-            try:
-                size = sum(file.stat().st_size for file in folder.iterdir())
-            except OSError:
-                continue
-            yield folder, _modified(folder / _MANIFEST), size
+        for folder, size in _sized_folders(self.root):
+            if not folder.name.startswith("."):
+                yield folder, _modified(folder / _MANIFEST), size
+
+    def _binaries(self) -> Iterator[tuple[Path, float, int]]:
+        """The same for each kernel of Triton, with the time when it was compiled."""
+        for folder, size in _sized_folders(self.root / _BINARIES):
+            yield folder, _modified(folder), size
 
 
 @functools.lru_cache(maxsize=16)
@@ -275,6 +287,17 @@ def _write_manifest(folder: Path, digest: str) -> tuple[str, ...]:
     _sync(manifest)
     _sync(folder)
     return tuple(checksums)
+
+
+def _sized_folders(parent: Path) -> Iterator[tuple[Path, int]]:
+    """Each folder in ``parent``, with the bytes of its files."""
+    if not parent.is_dir():
+        return
+    for folder in list(parent.iterdir()):
+        try:
+            yield folder, sum(file.stat().st_size for file in folder.iterdir())
+        except OSError:
+            continue
 
 
 def _sync(path: Path) -> None:

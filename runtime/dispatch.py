@@ -136,14 +136,14 @@ def run(
     """Computes attention by a generated kernel, built or loaded if it is new."""
     q, k, v = inputs.q, inputs.k, inputs.v
     float_dtype = DType.FLOAT64 if q.dtype is torch.float64 else DType.FLOAT32
-    slots = SlotTable()
+    slots = SlotTable(q.device)
     mask = _traced_mask(inputs.mask, slots)
     score = None if inputs.score is None else trace_score(inputs.score, slots, float_dtype).expr
     outputs = _empty_outputs(q, v, wants_lse, wants_max)
     if outputs.out.numel() == 0 and not (wants_lse or wants_max):
         return outputs
     given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
-    _check_captured(slots.tensors, q)
+    tensors = _captured_for(slots.tensors, q)
     target = _target(backend, q)
     key = _Key(
         mask,
@@ -154,7 +154,7 @@ def run(
         v.shape[3],
         target,
         None if given is None else (given.block_m, given.block_n),
-        _needs_wide_index(target, q, k, v, slots.tensors),
+        _needs_wide_index(target, q, k, v, outputs.out, tensors),
         q.shape[2] <= _SHORT_QUERIES,
         wants_lse,
         wants_max,
@@ -162,12 +162,12 @@ def run(
     )
     entry = _front.get(key) or _make_entry(key)
     lengths = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
-    if not entry.kernel.uses_table and not _is_exact(entry, slots.tensors, lengths):
+    if not entry.kernel.uses_table and not _is_exact(entry, tensors, lengths):
         key = key._replace(block=(0, 0))
         entry = _front.get(key) or _make_entry(key)
     table = None
     if entry.kernel.uses_table:
-        table = _table_for(entry, given, slots.tensors, lengths)
+        table = _table_for(entry, given, tensors, lengths)
     entry.kernel.run(
         Call(
             q=q,
@@ -178,21 +178,32 @@ def run(
             max_scores=outputs.max_scores,
             scale=inputs.scale,
             params=entry.params,
-            tensors=slots.tensors,
+            tensors=tensors,
             table=table,
         )
     )
     return outputs
 
 
-def _check_captured(tensors: Sequence[torch.Tensor], q: torch.Tensor) -> None:
+def _captured_for(tensors: Sequence[torch.Tensor], q: torch.Tensor) -> list[torch.Tensor]:
+    """Captured tensors on the device of ``q``; PyTorch takes numbers on the CPU anywhere.
+
+    Raises:
+        DeviceError: A tensor with dimensions, or of another device, is not there.
+        GradientNotSupportedError: A tensor requires grad.
+    """
     grad = torch.is_grad_enabled()
+    found = []
     for number, tensor in enumerate(tensors):
         what = f"captured tensor {number} of shape {tuple(tensor.shape)}"
-        if tensor.device != q.device:
-            raise DeviceError(what=what, device=tensor.device, expected=q.device)
         if grad and tensor.requires_grad:
             raise GradientNotSupportedError(what=what)
+        if tensor.device != q.device:
+            if tensor.dim() or tensor.device.type != "cpu":
+                raise DeviceError(what=what, device=tensor.device, expected=q.device)
+            tensor = tensor.to(q.device)
+        found.append(tensor)
+    return found
 
 
 def _traced_mask(mask: Mod | Fixed | None, slots: SlotTable) -> Expr | None:
@@ -234,8 +245,8 @@ def _target(backend: Backend, q: torch.Tensor) -> Target:
 def _needs_wide_index(target: Target, *tensors: Any) -> bool:
     if isinstance(target, CpuTarget):
         return False  # offsets are 64 bits wide there anyway
-    *qkv, captured = tensors
-    return any(_largest_offset(t) >= 2**31 for t in (*qkv, *captured))
+    *arguments, captured = tensors
+    return any(_largest_offset(t) >= 2**31 for t in (*arguments, *captured))
 
 
 def _largest_offset(tensor: torch.Tensor) -> int:

@@ -31,6 +31,7 @@ _tables: OrderedDict[tuple[int, torch.device], tuple[RunTable, dict[str, torch.T
     OrderedDict()
 )
 _lock = threading.Lock()
+_launch_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,9 @@ class TritonKernel:
             return
         from triton import knobs
 
-        with torch.cuda.device(call.q.device), knobs.cache.scope():
-            knobs.cache.dir = str(cache.disk_cache().root / ".triton")
+        # One at a time: Triton's settings belong to the process.
+        with _launch_lock, torch.cuda.device(call.q.device), knobs.cache.scope():
+            knobs.cache.dir = str(cache.disk_cache().binaries())
             launch(**arguments, **options)
 
     def _arguments(self, call: Call, n_q_blocks: int) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import torch
 from attnc import attention, create_block_mask
 from attnc.errors import (
     BackendError,
+    DeviceError,
     GradientNotSupportedError,
     InputDTypeError,
     InputTypeError,
     ShapeError,
 )
+from attnc.runtime.dispatch import _captured_for
 from attnc.runtime.reference import reference_attention
 
 
@@ -265,3 +267,27 @@ def test_writes_that_no_version_counter_sees_are_seen(write) -> None:
 
     expected = reference_attention(q, k, v, mask=documents).out
     torch.testing.assert_close(out.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_numbers_on_the_cpu_go_to_the_device_of_q() -> None:
+    """PyTorch combines 0-dim CPU tensors with tensors of any device; others must be beside q."""
+    q = torch.empty(1, device="meta")
+
+    (number,) = _captured_for([torch.tensor(3)], q)
+
+    assert number.device == q.device
+    with pytest.raises(DeviceError, match="captured tensor 0"):
+        _captured_for([torch.zeros(1)], q)
+
+
+def test_masks_see_the_device_they_are_made_for() -> None:
+    """``q_idx.device`` is the device that create_block_mask was given."""
+    seen = []
+
+    def mask(b, h, q_idx, kv_idx):
+        seen.append(q_idx.device)
+        return q_idx >= kv_idx
+
+    create_block_mask(mask, 1, 1, 128, 128, device="meta")
+
+    assert seen[0] == torch.device("meta")

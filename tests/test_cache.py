@@ -158,6 +158,34 @@ def test_clear_removes_everything(tmp_path: Path) -> None:
     assert fetched(store, "a", []) == "a"
 
 
+def test_what_triton_keeps_counts_and_goes_too(tmp_path: Path) -> None:
+    """Files of Triton's own cache are in the size, fall to the limit, and are cleared."""
+    store = DiskCache(tmp_path, limit=1000)
+    kernel = store.binaries() / "kernel"
+    kernel.mkdir()
+    (kernel / "binary").write_bytes(bytes(600))
+    assert store.info().size == 600
+
+    os.utime(kernel, (1.0, 1.0))
+    fetched(store, "abcde", [])
+    assert not kernel.exists()
+
+    kernel.mkdir()
+    store.clear()
+    assert not kernel.exists()
+
+
+def test_triton_writes_elsewhere_where_it_cannot_write(tmp_path: Path) -> None:
+    """Where the cache folder cannot be made, what Triton compiles goes to the temporary one."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.warns(CacheWarning, match="cannot be written to"):
+        folder = DiskCache(tmp_path / "file" / "cache").binaries()
+
+    assert folder.is_dir()
+    assert tmp_path not in folder.parents
+
+
 def test_leftovers_of_killed_builds_are_removed(tmp_path: Path) -> None:
     """After an hour; younger ones may be at work."""
     store = DiskCache(tmp_path)

@@ -74,3 +74,33 @@ def test_one_binary_serves_other_lengths() -> None:
         )
 
     assert attend(512, 100) == attend(1024, 77) == attend(2048, 1000)
+
+
+def test_numbers_may_be_on_the_cpu() -> None:
+    """PyTorch takes 0-dim CPU tensors with CUDA tensors; q_idx.device is where q is."""
+    q, k, v = (torch.randn(1, 2, 200, 64, device="cuda") for _ in range(3))
+    size, cap = torch.tensor(50), torch.tensor(5.0, device="cuda")
+
+    def window(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        first = torch.tensor([0, 3], device=q_idx.device)
+        return (q_idx - kv_idx).abs() < size + first[h]
+
+    def capped(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return cap * torch.tanh(score / cap)
+
+    out, lse = attnc.attention(q, k, v, mask=window, score=capped, return_lse=True)
+
+    expected = reference_attention(q, k, v, mask=window, score=capped)
+    assert_close_to_reference(out, lse, expected, q.dtype, head_dim=64, n_keys=200)
+
+
+def test_blocks_of_numbers_on_the_gpu_are_found() -> None:
+    """A mask whose only captured tensor is a number on the GPU."""
+    size = torch.tensor(70, device="cuda")
+
+    def modular(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx * kv_idx) % size < 3
+
+    block_mask = attnc.create_block_mask(modular, 1, 1, 300, 300)
+
+    assert block_mask.kv_indices.device == size.device

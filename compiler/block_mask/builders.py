@@ -39,7 +39,7 @@ def create_block_mask(
     from attnc.blocks import classify
 
     require_kind(mask_mod, "mask_mod", "mask_mod")
-    slots = SlotTable()
+    slots = SlotTable(device or "cpu")
     expr = simplify(trace_mask(mask_mod, slots).expr)
     block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
     _require_sizes(B, H, Q_LEN, KV_LEN)
@@ -86,7 +86,7 @@ def create_mask(
     """
     from attnc.evaluate import evaluate
 
-    slots = SlotTable()
+    slots = SlotTable(device or "cpu")
     _require_sizes(B, H, Q_LEN, KV_LEN)
     is_mask = mod_kind(mod_fn) == "mask_mod"
     traced = trace_mask(mod_fn, slots) if is_mask else trace_score(mod_fn, slots)
