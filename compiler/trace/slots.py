@@ -90,7 +90,8 @@ class SlotTable:
             stored = f"dtype {tensor.dtype} and layout {tensor.layout}"
             raise _unreadable(stored, "Convert it with .to_dense().")
         load_dtype(tensor.dtype)
-        if tensor.is_neg():  # a view that negates when it is read, as z.conj().imag
+        # A view may negate when it is read, as z.conj().imag; dynamo does not know the question.
+        if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
             tensor = tensor.resolve_neg()
         for slot, known in enumerate(self.tensors):
             if _is_same_view(known, tensor):
