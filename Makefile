@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 PYTEST_ARGS ?=
+LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplify.py)
 
 pinned = $(shell grep '^$(1)==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test fuzz demo lint format types check clean
+.PHONY: help venv test slow fuzz demo lint format types check clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -30,8 +31,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-fuzz: $(INSTALLED)  ## run the long random tests
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+slow: $(INSTALLED)  ## run the tests that take too long for every day
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+fuzz: $(INSTALLED)  ## run the laws over many more random programs
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(LAWS) $(PYTEST_ARGS)
 
 demo: $(INSTALLED)  ## embed 300 sentences with a real model, packed, and compare
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python examples/embed_sentences.py
