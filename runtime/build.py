@@ -58,7 +58,7 @@ def _compiler_named(configured: str, path: str) -> Compiler:
         real = Path(found).resolve()
         status = real.stat()
         identity = f"{real} {status.st_size} {status.st_mtime_ns} {arguments}"
-        return Compiler((found, *arguments), identity)
+        return Compiler((str(Path(found).absolute()), *arguments), identity)
     tried = f"CXX={configured}" if configured else ", ".join(_CANDIDATES)
     raise NoCompilerError(tried=tried)
 

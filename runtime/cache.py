@@ -69,7 +69,8 @@ def n_builds() -> int:
 def disk_cache() -> DiskCache:
     """The cache at ``ATTNC_CACHE_DIR``, or in the user's cache folder."""
     configured = os.environ.get("ATTNC_CACHE_DIR")
-    return _cache_at(configured or platformdirs.user_cache_dir("attnc"))
+    # Absolute: the compiler runs in another folder, and the program may change its own.
+    return _cache_at(str(Path(configured or platformdirs.user_cache_dir("attnc")).absolute()))
 
 
 def fetch(digest: str, build: Callable[[Path], None]) -> Entry:

@@ -225,6 +225,18 @@ def test_a_folder_that_cannot_be_made_is_replaced(tmp_path: Path) -> None:
     assert tmp_path not in entry.folder.parents
 
 
+def test_a_relative_folder_is_one_of_where_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compilers run elsewhere, so entries have absolute paths."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATTNC_CACHE_DIR", "relative")
+
+    entry = cache.fetch(digest_of("a"), writes("a"))
+
+    assert entry.folder == tmp_path / "relative" / digest_of("a")
+
+
 def test_dump_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """ATTNC_DUMP receives every file, from the cache or new."""
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path / "cache"))
