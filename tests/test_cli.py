@@ -118,6 +118,27 @@ def test_real_command_reports_a_mistake_in_one_line(folder: Path) -> None:
     assert f"masks.py:{number}: `if q_idx > 3:`" in line
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_full_disk_is_one_clear_line(folder: Path) -> None:
+    """Output that cannot be written is told on standard error, without a traceback."""
+    command = [sys.executable, "-m", "attnc", "show", "masks.py:window"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert result.returncode == 2
+    assert result.stderr == "attnc: error: [Errno 28] No space left on device.\n"
+
+
 def test_module_runs_as_the_command_does(folder: Path) -> None:
     """``python -m attnc`` is the same command."""
     command = [sys.executable, "-m", "attnc", "--version"]

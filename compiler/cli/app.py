@@ -38,6 +38,9 @@ class _Commands(TyperGroup):
         except MemoryError as error:
             write_error(f"memory is short: {error}. Use smaller numbers in --shape.")
             code = 2
+        except OSError as error:  # a full disk, a folder without permission
+            write_error(f"{error}.")
+            code = 2
         except Exception as error:
             # Typer carries a copy of click or imports it, by version: both have this method.
             if not hasattr(error, "format_message"):
