@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from importlib.resources import files
+from pathlib import Path
 
-_GENERATING = (
-    ("attnc", ".py"),
-    ("attnc.bounds", ".py"),
-    ("attnc.intervals", ".py"),
-    ("attnc.ir", ".py"),
-    ("attnc.render", ".py"),
-    ("attnc.simplify", ".py"),
-)
+import attnc
+from attnc import codegen_templates
+
+_GENERATING = ("", "bounds", "intervals", "ir", "render", "simplify")
 
 
 @functools.cache
@@ -22,10 +18,11 @@ def generator_digest(suffix: str) -> str:
 
     A change of either makes other kernels, also between releases.
     """
+    compiler = Path(attnc.__path__[0])  # the packages are read, not imported: that takes longer
+    places = [(Path(codegen_templates.__path__[0]), suffix)]
+    places += [(compiler / folder, ".py") for folder in _GENERATING]
     digest = hashlib.sha256()
-    for package, ending in (("attnc.codegen_templates", suffix), *_GENERATING):
-        folder = files(package)
-        for file in sorted(folder.iterdir(), key=lambda item: item.name):
-            if file.name.endswith(ending):
-                digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for folder, ending in places:
+        for file in sorted(folder.glob(f"*{ending}")):
+            digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

@@ -1,6 +1,9 @@
 """The public call: shapes, dtypes, devices of thought, and what it refuses."""
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 
 import pytest
@@ -291,3 +294,20 @@ def test_masks_see_the_device_they_are_made_for() -> None:
     create_block_mask(mask, 1, 1, 128, 128, device="meta")
 
     assert seen[0] == torch.device("meta")
+
+
+def test_a_kernel_from_disk_needs_neither_sympy_nor_jinja(tmp_path) -> None:
+    """A second process reads the kernel: what makes kernels is not even imported."""
+    program = (
+        "import sys, torch, attnc; q = torch.ones(1, 1, 40, 16);"
+        "attnc.attention(q, q, q, mask=lambda b, h, i, j: (i >= j) & (i - j < 9));"
+        "print(sorted({'sympy', 'jinja2', 'triton', 'attnc.bounds'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "ATTNC_CACHE_DIR": str(tmp_path), "ATTNC_BACKEND": "cpu"}
+    command = [sys.executable, "-c", program]
+    made, read = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
+    assert "sympy" in made
+    assert read.strip() == "[]"
