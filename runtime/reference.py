@@ -48,7 +48,8 @@ def reference_attention(
     Args:
         q: (B, Hq, n_queries, head_dim), any dtype and strides.
         k: (B or 1, Hkv, n_keys, head_dim).
-        v: (B or 1, Hkv, n_keys, value_dim). What a query does not see never matters, NaN included.
+        v: (B or 1, Hkv, n_keys, value_dim). What a query does not see never matters here, NaN
+            included; kernels promise it of keys in tiles that they do not visit.
         mask: mask_mod ``(b, h, q_idx, kv_idx)``, or a bool tensor that broadcasts to
             (B, Hq, n_queries, n_keys); True is visible.
         score: score_mod ``(score, b, h, q_idx, kv_idx)``; it gets the scaled score as float64. Its
