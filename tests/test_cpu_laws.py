@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import torch
 from cpu_kernels import load, program_of, run, spec_of
 from hypothesis import Phase, given, settings
@@ -34,19 +35,33 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(torch.float32)
 
 
-def cases(dtypes: tuple[str, ...]) -> st.SearchStrategy[list[Case]]:
-    case = st.tuples(st.none() | masks(), st.none() | score_mods(), inputs(dtypes=dtypes))
-    return st.lists(case, min_size=20, max_size=20)
-
-
+DTYPES = ("float32", "float64", "bfloat16", "float16")
+ISAS = st.sampled_from(["avx512", "avx2", "generic"])
 # Without shrinking: each step would compile a unit. The message names the one case that failed.
-@settings(max_examples=4, phases=[Phase.explicit, Phase.reuse, Phase.generate])
-@given(
-    cases(("float32", "float64", "bfloat16", "float16")),
-    st.sampled_from(["avx512", "avx2", "generic"]),
-)
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+
+
+def cases(n_programs: int) -> st.SearchStrategy[list[Case]]:
+    case = st.tuples(st.none() | masks(), st.none() | score_mods(), inputs(dtypes=DTYPES))
+    return st.lists(case, min_size=n_programs, max_size=n_programs)
+
+
+@settings(max_examples=4, phases=PHASES)
+@given(cases(40), ISAS)
 def test_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """Whatever mask, score_mod, shape, dtype and strides: kernels give what dense float64 gives."""
+    assert_unit_equals_the_oracle(unit, isa)
+
+
+@pytest.mark.slow
+@settings(max_examples=20, phases=PHASES)
+@given(cases(60), ISAS)
+def test_many_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
+    """The same for 1,200 programs."""
+    assert_unit_equals_the_oracle(unit, isa)
+
+
+def assert_unit_equals_the_oracle(unit: list[Case], isa: str) -> None:
     programs = []
     for mask, score, recipe in unit:
         dtype = getattr(torch, recipe.dtype)
