@@ -199,8 +199,7 @@ class BlockMask:
     @mask_mod.setter
     def mask_mod(self, mask_mod: Mod) -> None:
         self._mask_mod = mask_mod
-        if self.frozen_mask is not None:
-            self.frozen_mask = None
+        self.frozen_mask = None
 
     @property
     def table(self) -> RunTable:
