@@ -55,6 +55,20 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class TracedProgram:
+    """A mask and a score as traced, with the storage and content of the tensors they read.
+
+    ``given`` are the tiles of a block mask, or None where the mask implies them.
+    """
+
+    mask: Expr | None
+    score: Expr | None
+    tensors: Sequence[torch.Tensor]
+    slots: Sequence[SlotType]
+    given: RunTable | None
+
+
+@dataclass(frozen=True)
 class Outputs:
     """out (B, Hq, n_queries, value_dim); the others (B, Hq, n_queries), or None if not wanted."""
 
@@ -139,16 +153,44 @@ def run(
     slots = SlotTable(q.device)
     mask = _traced_mask(inputs.mask, slots)
     score = None if inputs.score is None else trace_score(inputs.score, slots, float_dtype).expr
-    outputs = _empty_outputs(q, v, wants_lse, wants_max)
+    given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
+    program = TracedProgram(mask, score, slots.tensors, slots.types, given)
+    return run_program(
+        q,
+        k,
+        v,
+        program,
+        inputs.scale,
+        backend,
+        wants_lse=wants_lse,
+        wants_max=wants_max,
+        strict=strict,
+    )
+
+
+def run_program(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    program: TracedProgram,
+    scale: float,
+    backend: Backend,
+    *,
+    wants_lse: bool,
+    wants_max: bool,
+    strict: bool,
+) -> Outputs:
+    """As ``run``, for functions that are traced already; ``q, k, v`` as in ``Inputs``."""
+    outputs = empty_outputs(q, v, wants_lse, wants_max)
     if outputs.out.numel() == 0 and not (wants_lse or wants_max):
         return outputs
-    given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
-    tensors = _captured_for(slots.tensors, q)
+    given = program.given
+    tensors = _captured_for(program.tensors, q)
     target = _target(backend, q)
     key = _Key(
-        mask,
-        score,
-        tuple(slots.types),
+        program.mask,
+        program.score,
+        tuple(program.slots),
         q.dtype,
         q.shape[3],
         v.shape[3],
@@ -176,7 +218,7 @@ def run(
             out=outputs.out,
             lse=outputs.lse,
             max_scores=outputs.max_scores,
-            scale=inputs.scale,
+            scale=scale,
             params=entry.params,
             tensors=tensors,
             table=table,
@@ -216,7 +258,8 @@ def _traced_mask(mask: Mod | Fixed | None, slots: SlotTable) -> Expr | None:
     return trace_mask(mask, slots).expr
 
 
-def _empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool) -> Outputs:
+def empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool) -> Outputs:
+    """Uninitialised outputs for these inputs."""
     # The memory order of q is kept: a (B, S, H, D) model gets its output back without a copy.
     same_width = v.shape[3] == q.shape[3]
     out = torch.empty_like(q) if same_width else q.new_empty((*q.shape[:3], v.shape[3]))
