@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import flex_attention
 
 RESULTS = Path(__file__).parent / "results"
+MIN_ROUNDS = 5
 
 Call = Callable[[], object]
 Clock = Callable[[Call], float]
@@ -79,25 +82,33 @@ def cuda_clock(flushed_bytes: int = 256 << 20) -> Clock:
 
 
 def in_turns(
-    calls: Mapping[str, Call], n_rounds: int, *, n_warmups: int = 2, clock: Clock = wall_clock
+    calls: Mapping[str, Call],
+    n_rounds: int,
+    *,
+    n_warmups: int = 2,
+    clock: Clock = wall_clock,
+    enough_s: float = math.inf,
 ) -> dict[str, Times]:
     """Times of each call over ``n_rounds`` rounds, after ``n_warmups`` that do not count.
 
-    In a round every call has one turn, so that a busy machine slows all of them alike. Each round
-    begins with another call, so that none always finds the caches as the same one left them. What
-    a call compiles, it compiles in the first warm-up: later rounds would raise.
+    In a round every call has one turn, so that a busy machine slows all of them alike; the order
+    is another in each round, so that none always finds the caches as the same one left them. What
+    a call compiles, it compiles in the first warm-up: later rounds would raise. Where calls are
+    slow, rounds end early: after ``enough_s`` seconds, but not before ``MIN_ROUNDS``.
 
     Raises:
         NotCompiledError: A call needed to be compiled again after its first run.
     """
-    names = list(calls)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
+    enough = time.perf_counter() + enough_s
+    orders = random.Random(0)
     with _no_recompilation():
         for number in range(1 - n_warmups, n_rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
+            if number >= MIN_ROUNDS and time.perf_counter() > enough:
+                break
+            for name in orders.sample(list(calls), len(calls)):
                 taken = clock(calls[name])
                 if number >= 0:
                     seconds[name].append(taken)
@@ -140,7 +151,10 @@ def compiled_flex(*, dynamic: bool | None = False) -> Callable[..., Any]:
             return compiled(*args, **kwargs)
         is_first = False
         before = _n_graphs()
-        out = compiled(*args, **kwargs)
+        try:
+            out = compiled(*args, **kwargs)
+        except FailOnRecompileLimitHit as e:
+            raise NotCompiledError("Dynamo's recompile limit is reached: reset it first.") from e
         if _n_graphs() == before:
             raise NotCompiledError(
                 "PyTorch ran flex_attention without compiling it: its times would mean nothing."
