@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
 from attnc.run_table import RunTable
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """The run-time arguments of one forward call.
 
     Attributes:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from attnc.errors import NoCompilerError, NoCompilerWarning
-from attnc.ir import DType
 from attnc.plan import Plan, Spec, make_plan
+from attnc.run_table import RunTable
 from attnc.runtime import cache
+from attnc.runtime.arguments import ArgumentWriter, table_words
 from attnc.runtime.build import (
     COMMON_FLAGS,
     Compiler,
@@ -35,42 +36,11 @@ from attnc.target import CpuTarget
 _SOURCE, _LIBRARY, _PLAN = "kernel.cpp", "kernel.so", "plan.json"
 
 
-class _Tensor(ctypes.Structure):
-    _fields_ = [("data", ctypes.c_void_p), ("strides", ctypes.c_int64 * 4)]
+# A call with more than this per thread is worth waking another one, which takes microseconds:
+# multiplications of q . k and of the weights with v, hidden pairs included.
+_WORK_PER_THREAD = 1 << 20
 
-
-class _Slot(ctypes.Structure):
-    _fields_ = [
-        ("data", ctypes.c_void_p),
-        ("sizes", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
-    ]
-
-
-class _Args(ctypes.Structure):
-    """``Args`` of ``prelude.cpp.jinja``."""
-
-    _fields_ = [
-        *((name, _Tensor) for name in ("q", "k", "v", "out")),
-        *((name, ctypes.c_void_p) for name in ("lse", "max_scores")),
-        *(
-            (name, ctypes.c_int64)
-            for name in ("n_batch", "n_heads", "kv_batch", "kv_heads", "n_queries", "n_keys")
-        ),
-        ("scale", ctypes.c_double),
-        ("int_params", ctypes.POINTER(ctypes.c_int64)),
-        ("float_params", ctypes.POINTER(ctypes.c_double)),
-        ("slots", ctypes.POINTER(_Slot)),
-        *((name, ctypes.c_void_p) for name in ("offsets", "starts", "stops", "kinds")),
-        ("table_batch", ctypes.c_int64),
-        ("table_heads", ctypes.c_int64),
-        ("n_threads", ctypes.c_int64),
-        ("parallel_for", ctypes.c_void_p),
-    ]
-
-
-# What a kernel reads of a captured tensor without elements: 0, whatever the index.
-_NOTHING = torch.zeros(1, dtype=torch.int64)
+_table_words: WeakKeyDictionary[RunTable, tuple[int, ...]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -91,7 +61,8 @@ class CpuKernel:
     uses_table: bool
     slots: tuple[int, ...]
     folder: Path
-    _forward: Callable[[Any], int]
+    _forward: Callable[[int], int]
+    _arguments: ArgumentWriter
 
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``.
@@ -99,29 +70,37 @@ class CpuKernel:
         Raises:
             MemoryError: There is no room for the packed keys and values.
         """
-        args = _Args()
-        for name in ("q", "k", "v", "out"):
-            _set_tensor(getattr(args, name), getattr(call, name))
-        args.lse = None if call.lse is None else call.lse.data_ptr()
-        args.max_scores = None if call.max_scores is None else call.max_scores.data_ptr()
-        args.n_batch, args.n_heads, args.n_queries = call.q.shape[:3]
-        args.kv_batch, args.kv_heads, args.n_keys = call.k.shape[:3]
-        args.scale = call.scale
-        args.int_params, args.float_params = _params(self.spec.params, call.params)
-        args.slots = _slots([call.tensors[slot] for slot in self.slots])
+        n_threads = _n_threads(call)
+        table = None
         if self.uses_table:
-            table = call.table
-            assert table is not None, "this kernel reads a table of tiles"
-            assert (table.block_m, table.block_n) == (self.block_m, self.block_n)
-            args.offsets = table.offsets.ctypes.data
-            args.starts = table.starts.ctypes.data
-            args.stops = table.stops.ctypes.data
-            args.kinds = table.kinds.ctypes.data
-            args.table_batch, args.table_heads = table.n_batch, table.n_heads
-        args.n_threads = torch.get_num_threads()
-        args.parallel_for = parallel_for() if args.n_threads > 1 else None
-        if self._forward(ctypes.byref(args)):
+            assert call.table is not None, "this kernel reads a table of tiles"
+            assert (call.table.block_m, call.table.block_n) == (self.block_m, self.block_n)
+            table = _words_of(call.table)
+        block = self._arguments.write(
+            call, table, n_threads, parallel_for() if n_threads > 1 else 0
+        )
+        failed = self._forward(block.address)
+        self._arguments.release(block)
+        if failed:
             raise MemoryError(f"no room for the packed keys and values of {tuple(call.k.shape)}")
+
+
+def _n_threads(call: Call) -> int:
+    """Threads for a call: torch's number of them, fewer where there is little to do."""
+    n_threads = torch.get_num_threads()
+    if n_threads == 1:
+        return 1
+    n_batch, n_heads, n_queries, head_dim = call.q.shape
+    n_keys, value_dim = call.v.shape[2:]
+    work = n_batch * n_heads * n_queries * n_keys * (head_dim + value_dim)
+    return min(n_threads, 1 + work // _WORK_PER_THREAD)
+
+
+def _words_of(table: RunTable) -> tuple[int, ...]:
+    words = _table_words.get(table)
+    if words is None:
+        words = _table_words[table] = table_words(table)
+    return words
 
 
 _kernels: dict[str, CpuKernel] = {}
@@ -214,50 +193,23 @@ def _loaded(entry: cache.Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
     kernels = []
     for number, (spec, plan) in enumerate(zip(specs, described, strict=True)):
         name = "attnc" if len(specs) == 1 else f"attnc{number}"
+        forward = library[f"{name}_forward"]
+        forward.argtypes = (ctypes.c_void_p,)
+        slots = tuple(plan["slots"])
+        ranks = [spec.slots[slot].rank for slot in slots]
         kernels.append(
             CpuKernel(
                 spec=spec,
                 block_m=plan["block_m"],
                 block_n=plan["block_n"],
                 uses_table=plan["uses_table"],
-                slots=tuple(plan["slots"]),
+                slots=slots,
                 folder=entry.folder,
-                _forward=library[f"{name}_forward"],
+                _forward=forward,
+                _arguments=ArgumentWriter(spec.params, slots, ranks),
             )
         )
     return kernels
-
-
-def _set_tensor(target: _Tensor, tensor: torch.Tensor) -> None:
-    target.data = tensor.data_ptr()
-    target.strides[:] = tensor.stride()
-
-
-def _params(dtypes: Sequence[DType], values: Sequence[int | float]) -> tuple[Any, Any]:
-    n = max(len(dtypes), 1)
-    ints, floats = (ctypes.c_int64 * n)(), (ctypes.c_double * n)()
-    for number, (dtype, value) in enumerate(zip(dtypes, values, strict=True)):
-        if dtype.is_float:
-            floats[number] = value
-        else:
-            ints[number] = int(value)
-    return ints, floats
-
-
-def _slots(tensors: Sequence[torch.Tensor]) -> Any:
-    slots = (_Slot * max(len(tensors), 1))()
-    for slot, tensor in zip(slots, tensors, strict=False):
-        n = max(tensor.dim(), 1)
-        integers = ctypes.c_int64 * n
-        if tensor.numel():
-            slot.data = tensor.data_ptr()
-            slot.sizes = integers(*tensor.shape)
-            slot.strides = integers(*tensor.stride())
-        else:
-            slot.data = _NOTHING.data_ptr()
-            slot.sizes = integers(*[1] * n)
-            slot.strides = integers()
-    return slots
 
 
 _warned = False

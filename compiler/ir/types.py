@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 
 class DType(Enum):
@@ -110,8 +110,7 @@ class ReduceOp(Enum):
     MIN = "min"
 
 
-@dataclass(frozen=True)
-class SlotType:
+class SlotType(NamedTuple):
     """What a kernel knows of a captured tensor: storage dtype and rank; sizes come at run time.
 
     ``storage`` is a torch dtype's short name, such as ``"bfloat16"``, ``"uint8"`` or ``"bool"``.

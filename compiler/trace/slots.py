@@ -35,6 +35,8 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     FLOAT32: torch.float32,
     FLOAT64: torch.float64,
 }
+#: Storage dtype -> its short name.
+_NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in LOAD_DTYPES}
 
 
 def load_dtype(dtype: torch.dtype) -> DType:
@@ -70,7 +72,7 @@ class SlotTable:
     __slots__ = ("device", "tensors", "types")
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.device = torch.device(device)
+        self.device = device if isinstance(device, torch.device) else torch.device(device)
         self.tensors: list[torch.Tensor] = []
         self.types: list[SlotType] = []
 
@@ -97,8 +99,13 @@ class SlotTable:
             if _is_same_view(known, tensor):
                 return slot
         self.tensors.append(tensor)
-        self.types.append(SlotType(str(tensor.dtype).removeprefix("torch."), tensor.dim()))
+        self.types.append(SlotType(_NAMES[tensor.dtype], tensor.dim()))
         return len(self.tensors) - 1
+
+    def clear(self) -> None:
+        """Takes every tensor out."""
+        self.tensors.clear()
+        self.types.clear()
 
 
 def _is_same_view(a: torch.Tensor, b: torch.Tensor) -> bool:

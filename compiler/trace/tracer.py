@@ -10,9 +10,8 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from attnc.printer import format_expr
 from attnc.trace import activations  # noqa: F401  (fills the table of functions)
 from attnc.trace.context import Context, TracedValue, refuse
 from attnc.trace.location import Location, call_mod, raised_at, user_location
+from attnc.trace.memory import recall, recipe_of, remember
 from attnc.trace.operators import ELEMENTWISE
 from attnc.trace.promotion import cast, convert
 from attnc.trace.rows import gather, lift, row_of
@@ -57,6 +57,8 @@ _RANDOM = frozenset(
     | {"normal", "bernoulli", "multinomial", "poisson", "binomial", "dropout"}
 )
 
+_SCALARS = (Symbol, int, float, bool)
+
 #: By identity, because the name of a torch function is no constant while dynamo traces.
 _FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
     function: name
@@ -66,8 +68,7 @@ _FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
 } | {torch.Tensor.where: "Tensor.where"}
 
 
-@dataclass(frozen=True)
-class Traced:
+class Traced(NamedTuple):
     """What a mod computes, and the line that first made each node where that was asked for."""
 
     expr: Expr
@@ -84,11 +85,18 @@ def trace_mask(fn: Callable[..., Any], slots: SlotTable, *, with_locations: bool
         UnsupportedDTypeError: a captured tensor cannot be read by kernels.
         Exception: whatever ``fn`` itself raises.
     """
+    recipe = None
+    if not (with_locations or torch.compiler.is_dynamo_compiling()):
+        recipe = recipe_of(fn, slots, None, _FUNCTION_NAMES)
+        if recipe is not None and (expr := recall(recipe, slots)) is not None:
+            return Traced(expr, _NO_LOCATIONS)
     context = _Tracer(slots, FLOAT32)
     result, locations = _run(context, fn, "mask_mod", (), with_locations)
     if isinstance(result, (bool, np.bool_)):
         return Traced(Const(bool(result), BOOL), locations)
     if isinstance(result, Symbol) and result.kind is BOOL:
+        if recipe is not None and context.takes_elements_only:
+            remember(recipe, result.expr, slots)
         return Traced(result.expr, locations)
     if isinstance(result, Symbol):
         text = format_expr(result.expr, max_length=100)
@@ -113,11 +121,19 @@ def trace_score(
     Raises:
         TraceError: as for ``trace_mask``.
     """
+    recipe = None
+    if not (with_locations or torch.compiler.is_dynamo_compiling()):
+        recipe = recipe_of(fn, slots, float_dtype, _FUNCTION_NAMES)
+        if recipe is not None and (expr := recall(recipe, slots)) is not None:
+            return Traced(expr, _NO_LOCATIONS)
     context = _Tracer(slots, float_dtype)
     score = context.symbol(context, Score(float_dtype), float_dtype)
     result, locations = _run(context, fn, "score_mod", (score,), with_locations)
     if isinstance(result, (bool, int, float, Symbol)):
-        return Traced(convert(context, result, float_dtype), locations)
+        expr = convert(context, result, float_dtype)
+        if recipe is not None and context.takes_elements_only:
+            remember(recipe, expr, slots)
+        return Traced(expr, locations)
     raise _bad_return(fn, "score_mod", _kind_of(result), _hint(result))
 
 
@@ -231,13 +247,18 @@ def _hint(result: Any) -> str:
 
 
 class _Tracer(Context):
-    """Gives torch functions their meaning on symbols; remembers tensors that the mod made."""
+    """Gives torch functions their meaning on symbols; remembers tensors that the mod made.
 
-    __slots__ = ("made",)
+    ``takes_elements_only``: all that the mod did so far with tensors is to index them by symbols,
+    one for each dimension.
+    """
+
+    __slots__ = ("made", "takes_elements_only")
 
     def __init__(self, slots: SlotTable, float_dtype: DType) -> None:
         super().__init__(slots, float_dtype, Symbol)
         self.made: dict[int, torch.Tensor] = {}
+        self.takes_elements_only = True
 
     def knows(self, name: str) -> bool:
         return name in ELEMENTWISE or name in SPECIAL
@@ -256,6 +277,7 @@ class _Tracer(Context):
         return value
 
     def _tensor(self, tensor: torch.Tensor) -> Symbol | Row:
+        self.takes_elements_only = False
         if tensor.dim() > 0:
             return row_of(self, tensor)
         # A constant that the mod made itself is a constant of the kernel, not a captured tensor.
@@ -268,6 +290,8 @@ class _Tracer(Context):
             raise _in_place(name)
         try:
             if (special := SPECIAL.get(name)) is not None:
+                if kwargs or not all(type(arg) in _SCALARS for arg in args):
+                    self.takes_elements_only = False
                 return special(self, *args, **kwargs)
             if (function := ELEMENTWISE.get(name)) is not None:
                 values = tuple(self.value(arg) for arg in args)
@@ -322,6 +346,7 @@ class _Mode(TorchFunctionMode):
         name = _FUNCTION_NAMES.get(func) or func.__name__
         if _meets_symbol(args) or (kwargs and _meets_symbol(kwargs.values())):
             return self.context.call(name, args, kwargs)
+        self.context.takes_elements_only = False
         if name in _RANDOM:
             advice = "Draw a tensor before the call and index it: noise[q_idx, kv_idx]."
             raise refuse(_spelling(name), advice)
