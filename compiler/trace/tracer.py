@@ -59,6 +59,9 @@ _RANDOM = frozenset(
 
 _SCALARS = (Symbol, int, float, bool)
 
+#: Makes the tracer of one run, which computes floats in that dtype.
+MakeContext = Callable[[SlotTable, DType], "Tracer"]
+
 #: By identity, because the name of a torch function is no constant while dynamo traces.
 _FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
     function: name
@@ -75,10 +78,17 @@ class Traced(NamedTuple):
     locations: Mapping[Expr, Location]
 
 
-def trace_mask(fn: Callable[..., Any], slots: SlotTable, *, with_locations: bool = False) -> Traced:
+def trace_mask(
+    fn: Callable[..., Any],
+    slots: SlotTable,
+    *,
+    with_locations: bool = False,
+    make_context: MakeContext | None = None,
+) -> Traced:
     """The bool expression that ``fn(b, h, q_idx, kv_idx)`` computes.
 
     Floats that no tensor gives a width are float32. Captured tensors are added to ``slots``.
+    ``make_context`` makes another tracer than the usual one.
 
     Raises:
         TraceError: ``fn`` does something a kernel cannot do; the subclass tells what.
@@ -86,11 +96,11 @@ def trace_mask(fn: Callable[..., Any], slots: SlotTable, *, with_locations: bool
         Exception: whatever ``fn`` itself raises.
     """
     recipe = None
-    if not (with_locations or torch.compiler.is_dynamo_compiling()):
+    if not (with_locations or make_context or torch.compiler.is_dynamo_compiling()):
         recipe = recipe_of(fn, slots, None, _FUNCTION_NAMES)
         if recipe is not None and (expr := recall(recipe, slots)) is not None:
             return Traced(expr, _NO_LOCATIONS)
-    context = _Tracer(slots, FLOAT32)
+    context = (make_context or Tracer)(slots, FLOAT32)
     result, locations = _run(context, fn, "mask_mod", (), with_locations)
     if isinstance(result, (bool, np.bool_)):
         return Traced(Const(bool(result), BOOL), locations)
@@ -115,6 +125,7 @@ def trace_score(
     float_dtype: DType = FLOAT32,
     *,
     with_locations: bool = False,
+    make_context: MakeContext | None = None,
 ) -> Traced:
     """The expression that ``fn(score, b, h, q_idx, kv_idx)`` computes, as ``float_dtype``.
 
@@ -122,11 +133,11 @@ def trace_score(
         TraceError: as for ``trace_mask``.
     """
     recipe = None
-    if not (with_locations or torch.compiler.is_dynamo_compiling()):
+    if not (with_locations or make_context or torch.compiler.is_dynamo_compiling()):
         recipe = recipe_of(fn, slots, float_dtype, _FUNCTION_NAMES)
         if recipe is not None and (expr := recall(recipe, slots)) is not None:
             return Traced(expr, _NO_LOCATIONS)
-    context = _Tracer(slots, float_dtype)
+    context = (make_context or Tracer)(slots, float_dtype)
     score = context.symbol(context, Score(float_dtype), float_dtype)
     result, locations = _run(context, fn, "score_mod", (score,), with_locations)
     if isinstance(result, (bool, int, float, Symbol)):
@@ -138,7 +149,7 @@ def trace_score(
 
 
 def _run(
-    context: _Tracer,
+    context: Tracer,
     fn: Callable[..., Any],
     kind: str,
     first: tuple[Symbol, ...],
@@ -246,7 +257,7 @@ def _hint(result: Any) -> str:
             return "Return one value."
 
 
-class _Tracer(Context):
+class Tracer(Context):
     """Gives torch functions their meaning on symbols; remembers tensors that the mod made.
 
     ``takes_elements_only``: all that the mod did so far with tensors is to index them by symbols,
@@ -329,7 +340,7 @@ def _in_place(operation: str) -> InPlaceOperationError:
 class _Mode(TorchFunctionMode):
     """Sends torch functions that meet symbols to the tracer, runs the others."""
 
-    def __init__(self, context: _Tracer) -> None:
+    def __init__(self, context: Tracer) -> None:
         super().__init__()
         self.context = context
 
