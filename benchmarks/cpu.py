@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.ahead import compile_ahead
 from benchmarks.cases import CASES, Problem
 from benchmarks.contest import GEMM_SIZE, row_of
 from benchmarks.measure import (
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problems = _main_problems(options) if options.section == "main" else other_shapes()
     name = "cpu" if options.section == "main" else "cpu_shapes"
     with thread_count(options.threads):
+        compile_ahead(problems, options.threads)
         facts = machine_facts()
         print("  ".join(f"{key}: {value}" for key, value in facts.items() if value), end="\n\n")
         limits = _limits(options.rounds)

@@ -30,7 +30,9 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         faster.set_title(f"{dtype}: time of compiled flex_attention / time of attnc")
         _bars(share, here, "of_gemm")
         share.axhline(1, color="black", linewidth=0.5, linestyle="--")
-        share.set_title("GFLOP/s over visible pairs / GFLOP/s of a matrix product")
+        share.set_ylim(0, 1.05)
+        share.set_title(f"{dtype}: GFLOP/s over visible pairs / GFLOP/s of a matrix product")
+        faster.legend(fontsize="small")
     figure.savefig(path, dpi=120)
 
 
@@ -48,8 +50,7 @@ def _bars(axes: Axes, rows: Sequence[Row], field: str) -> None:
             label=size,
             color=_COLOURS[number % len(_COLOURS)],
         )
-    axes.set_xticks(range(len(cases)), cases, rotation=30, ha="right")
-    axes.legend(fontsize="small")
+    axes.set_xticks(range(len(cases)), cases, rotation=20, ha="right")
 
 
 def _size(row: Row) -> str:
