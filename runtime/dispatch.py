@@ -12,13 +12,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from attnc.errors import BackendError, DeviceError, GradientNotSupportedError
-from attnc.ir import DType, Expr, SlotType, slots_of
+from attnc.ir import Expr, SlotType, slots_of
 from attnc.lift import lift
 from attnc.mods import Mod
 from attnc.plan import Spec
 from attnc.run_table import RunTable
 from attnc.runtime.call import Call, CompiledKernel
 from attnc.runtime.contents import ContentMemory
+from attnc.runtime.layout import Layout, layout_of
 from attnc.simplify import simplify
 from attnc.target import INTERPRETER, CpuTarget, GpuTarget, Target
 from attnc.trace import SlotTable, trace_mask, trace_score
@@ -27,10 +28,10 @@ Backend = Literal["cpu", "triton", "reference"]
 _BACKENDS = ("cpu", "triton", "reference")
 _SHORT_QUERIES = 16
 _MAX_FRONT_ENTRIES = 4096
+_MAX_READY = 4096
 
 
-@dataclass(frozen=True)
-class Fixed:
+class Fixed(NamedTuple):
     """What a block mask says: its tiles, and what holds inside PARTIAL ones.
 
     Without a table the tiles are those that the mask implies. ``expr`` replaces ``mod`` where the
@@ -42,9 +43,11 @@ class Fixed:
     expr: Expr | None
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """Checked arguments of ``attention``; see there for the shapes."""
+class Inputs(NamedTuple):
+    """Checked arguments of ``attention``; see there for the shapes.
+
+    ``layout`` is that of q, k and v, where it is known.
+    """
 
     q: torch.Tensor
     k: torch.Tensor
@@ -52,10 +55,10 @@ class Inputs:
     mask: Mod | Fixed | None
     score: Mod | None
     scale: float
+    layout: Layout | None = None
 
 
-@dataclass(frozen=True)
-class TracedProgram:
+class TracedProgram(NamedTuple):
     """A mask and a score as traced, with the storage and content of the tensors they read.
 
     ``given`` are the tiles of a block mask, or None where the mask implies them.
@@ -68,8 +71,7 @@ class TracedProgram:
     given: RunTable | None
 
 
-@dataclass(frozen=True)
-class Outputs:
+class Outputs(NamedTuple):
     """out (B, Hq, n_queries, value_dim); the others (B, Hq, n_queries), or None if not wanted."""
 
     out: torch.Tensor
@@ -106,6 +108,16 @@ class _Entry:
     mask_slots: tuple[int, ...]
 
 
+class _Ready(NamedTuple):
+    """An entry for a layout. ``is_open``: whether the mask's integers wrap around depends on the
+    content of tensors, so that ``from_table`` may have to take over in some calls."""
+
+    entry: _Entry
+    is_open: bool
+    key: _Key
+
+
+_ready: dict[tuple[Any, ...], _Ready] = {}
 _front: OrderedDict[Any, _Entry] = OrderedDict()
 _tables: ContentMemory[RunTable] = ContentMemory()
 _exactness: ContentMemory[bool] = ContentMemory()
@@ -148,23 +160,30 @@ def run(
     inputs: Inputs, backend: Backend, *, wants_lse: bool, wants_max: bool, strict: bool
 ) -> Outputs:
     """Computes attention by a generated kernel, built or loaded if it is new."""
-    q, k, v = inputs.q, inputs.k, inputs.v
-    float_dtype = DType.FLOAT64 if q.dtype is torch.float64 else DType.FLOAT32
+    q, k, v, mod, score_mod, scale, layout = inputs
+    if layout is None:
+        layout = layout_of(q, k, v)
+    mask = score = given = None
     slots = SlotTable(q.device)
-    mask = _traced_mask(inputs.mask, slots)
-    score = None if inputs.score is None else trace_score(inputs.score, slots, float_dtype).expr
-    given = inputs.mask.table if isinstance(inputs.mask, Fixed) else None
+    if isinstance(mod, Fixed):
+        given, mask = mod.table, mod.expr
+        mod = None if mask is not None else mod.mod
+    if mod is not None:
+        mask = trace_mask(mod, slots).expr
+    if score_mod is not None:
+        score = trace_score(score_mod, slots, layout.float_dtype).expr
     program = TracedProgram(mask, score, slots.tensors, slots.types, given)
     return run_program(
         q,
         k,
         v,
         program,
-        inputs.scale,
+        scale,
         backend,
         wants_lse=wants_lse,
         wants_max=wants_max,
         strict=strict,
+        layout=layout,
     )
 
 
@@ -179,52 +198,63 @@ def run_program(
     wants_lse: bool,
     wants_max: bool,
     strict: bool,
+    layout: Layout | None = None,
 ) -> Outputs:
     """As ``run``, for functions that are traced already; ``q, k, v`` as in ``Inputs``."""
+    if layout is None:
+        layout = layout_of(q, k, v)
     outputs = empty_outputs(q, v, wants_lse, wants_max)
-    if outputs.out.numel() == 0 and not (wants_lse or wants_max):
+    if layout.is_empty and not (wants_lse or wants_max):
         return outputs
-    given = program.given
-    tensors = _captured_for(program.tensors, q)
-    target = _target(backend, q)
-    key = _Key(
-        program.mask,
-        program.score,
-        tuple(program.slots),
-        q.dtype,
-        q.shape[3],
-        v.shape[3],
-        target,
-        None if given is None else (given.block_m, given.block_n),
-        _needs_wide_index(target, q, k, v, outputs.out, tensors),
-        q.shape[2] <= _SHORT_QUERIES,
-        wants_lse,
-        wants_max,
-        strict,
-    )
-    entry = _front.get(key) or _make_entry(key)
-    lengths = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
-    if not entry.kernel.uses_table and not _is_exact(entry, tensors, lengths):
-        key = key._replace(block=(0, 0))
-        entry = _front.get(key) or _make_entry(key)
+    mask, score, captured, slots, given = program
+    tensors = _captured_for(captured, q) if captured else ()
+    block = None if given is None else (given.block_m, given.block_n)
+    # Offsets on CPUs are 64 bits wide anyway.
+    is_wide = backend != "cpu" and _needs_wide_index(q, k, v, outputs.out, *tensors)
+    wanted = (wants_lse, wants_max, strict)
+    key = (layout, mask, score, tuple(slots), block, is_wide, backend, wanted)
+    ready = _ready.get(key) or _make_ready(key, q, v)
+    entry = ready.entry
+    if ready.is_open and not _is_exact(entry, tensors, layout.lengths):
+        entry = _entry(ready.key._replace(block=(0, 0)))
     table = None
     if entry.kernel.uses_table:
-        table = _table_for(entry, given, tensors, lengths)
-    entry.kernel.run(
-        Call(
-            q=q,
-            k=k,
-            v=v,
-            out=outputs.out,
-            lse=outputs.lse,
-            max_scores=outputs.max_scores,
-            scale=scale,
-            params=entry.params,
-            tensors=tensors,
-            table=table,
-        )
-    )
+        table = _table_for(entry, given, tensors, layout.lengths)
+    entry.kernel.run(Call(q, k, v, *outputs, scale, entry.params, tensors, table))
     return outputs
+
+
+def _make_ready(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> _Ready:
+    layout, mask, score, slots, block, is_wide, backend, wanted = key
+    wants_lse, wants_max, strict = wanted
+    full_key = _Key(
+        mask=mask,
+        score=score,
+        slots=slots,
+        dtype=q.dtype,
+        head_dim=q.shape[3],
+        value_dim=v.shape[3],
+        target=_target(backend, q),
+        block=block,
+        wide_index=is_wide,
+        short_queries=q.shape[2] <= _SHORT_QUERIES,
+        wants_lse=wants_lse,
+        wants_max=wants_max,
+        strict=strict,
+    )
+    entry = _entry(full_key)
+    is_open = not entry.kernel.uses_table and bool(entry.mask_slots)
+    if not (entry.kernel.uses_table or is_open or _is_exact(entry, (), layout.lengths)):
+        entry = _entry(full_key._replace(block=(0, 0)))
+    ready = _Ready(entry, is_open, full_key)
+    if len(_ready) >= _MAX_READY:
+        _ready.clear()
+    _ready[key] = ready
+    return ready
+
+
+def _entry(key: _Key) -> _Entry:
+    return _front.get(key) or _make_entry(key)
 
 
 def _captured_for(tensors: Sequence[torch.Tensor], q: torch.Tensor) -> list[torch.Tensor]:
@@ -236,26 +266,21 @@ def _captured_for(tensors: Sequence[torch.Tensor], q: torch.Tensor) -> list[torc
     """
     grad = torch.is_grad_enabled()
     found = []
+    device = q.device
     for number, tensor in enumerate(tensors):
-        what = f"captured tensor {number} of shape {tuple(tensor.shape)}"
         if grad and tensor.requires_grad:
-            raise GradientNotSupportedError(what=what)
-        if tensor.device != q.device:
+            raise GradientNotSupportedError(what=_named(number, tensor))
+        if tensor.device != device:
             if tensor.dim() or tensor.device.type != "cpu":
-                raise DeviceError(what=what, device=tensor.device, expected=q.device)
-            tensor = tensor.to(q.device)
+                what = _named(number, tensor)
+                raise DeviceError(what=what, device=tensor.device, expected=device)
+            tensor = tensor.to(device)
         found.append(tensor)
     return found
 
 
-def _traced_mask(mask: Mod | Fixed | None, slots: SlotTable) -> Expr | None:
-    if mask is None:
-        return None
-    if isinstance(mask, Fixed):
-        if mask.expr is not None:
-            return mask.expr
-        return None if mask.mod is None else trace_mask(mask.mod, slots).expr
-    return trace_mask(mask, slots).expr
+def _named(number: int, tensor: torch.Tensor) -> str:
+    return f"captured tensor {number} of shape {tuple(tensor.shape)}"
 
 
 def empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool) -> Outputs:
@@ -263,6 +288,8 @@ def empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool)
     # The memory order of q is kept: a (B, S, H, D) model gets its output back without a copy.
     same_width = v.shape[3] == q.shape[3]
     out = torch.empty_like(q) if same_width else q.new_empty((*q.shape[:3], v.shape[3]))
+    if not (lse or max_scores):
+        return Outputs(out, None, None)
     stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32
 
     def stat() -> torch.Tensor:
@@ -285,11 +312,8 @@ def _target(backend: Backend, q: torch.Tensor) -> Target:
     return GpuTarget("cuda", 10 * major + minor, 32)
 
 
-def _needs_wide_index(target: Target, *tensors: Any) -> bool:
-    if isinstance(target, CpuTarget):
-        return False  # offsets are 64 bits wide there anyway
-    *arguments, captured = tensors
-    return any(_largest_offset(t) >= 2**31 for t in (*arguments, *captured))
+def _needs_wide_index(*tensors: torch.Tensor) -> bool:
+    return any(_largest_offset(tensor) >= 2**31 for tensor in tensors)
 
 
 def _largest_offset(tensor: torch.Tensor) -> int:
