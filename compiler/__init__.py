@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from attnc.block_mask import BlockMask, create_block_mask, create_mask
     from attnc.decorator import Kernel, kernel
     from attnc.errors import AttncError
-    from attnc.flex import AuxOutput, AuxRequest, flex_attention
+    from attnc.flex import AuxOutput, AuxRequest, FlexKernelOptions, flex_attention
     from attnc.mods import and_masks, noop_mask, or_masks
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ _HOMES = {
     "AuxOutput": "attnc.flex",
     "AuxRequest": "attnc.flex",
     "BlockMask": "attnc.block_mask",
+    "FlexKernelOptions": "attnc.flex",
     "Kernel": "attnc.decorator",
     "analyze": "attnc.analysis",
     "and_masks": "attnc.mods",
@@ -48,6 +49,7 @@ __all__ = [
     "AuxOutput",
     "AuxRequest",
     "BlockMask",
+    "FlexKernelOptions",
     "Kernel",
     "analyze",
     "and_masks",

@@ -37,7 +37,7 @@ class InputTypeError(AttncError, TypeError):
     )
 
 
-class InputDTypeError(AttncError, TypeError):
+class InputDTypeError(AttncError, TypeError, ValueError):  # PyTorch raises the latter
     template = (
         "q is {q}, k is {k}, v is {v}. All three must have the same dtype, one of float32, "
         "bfloat16, float16 and float64; convert with .to(torch.float32) or .to(q.dtype)."
@@ -46,6 +46,13 @@ class InputDTypeError(AttncError, TypeError):
 
 class ShapeError(AttncError, ValueError):
     template = "{problem}: q is {q}, k is {k}, v is {v}. {advice}"
+
+
+class DimensionsError(ShapeError, NotImplementedError):
+    template = (
+        "q, k and v need 4 dimensions: q is {q}, k is {k}, v is {v}. "
+        "They are (batch, heads, length, head_dim)."
+    )
 
 
 class DeviceError(AttncError, ValueError):
@@ -105,11 +112,11 @@ class BlockMaskShapeError(AttncError, ValueError):
 # Masks and kernels: functions in the wrong place, and what is made of them.
 
 
-class NotAModError(AttncError, TypeError):
+class NotAModError(AttncError, TypeError, RuntimeError):  # or_masks raises the latter
     template = "{role} is {got}, not a function. {instead}"
 
 
-class ModSignatureError(AttncError, TypeError):
+class ModSignatureError(AttncError, TypeError, AssertionError):  # the latter as PyTorch
     template = (
         "{name} takes {n_parameters} parameters without default. A mask_mod takes 4: "
         "(b, h, q_idx, kv_idx); a score_mod takes 5: (score, b, h, q_idx, kv_idx). "
@@ -117,7 +124,7 @@ class ModSignatureError(AttncError, TypeError):
     )
 
 
-class WrongModKindError(AttncError, TypeError):
+class WrongModKindError(AttncError, TypeError, AssertionError):  # the latter as PyTorch
     template = (
         "{name} is a {kind} ({n_parameters} parameters), but {role} must be a {wanted}. "
         "A mask_mod takes (b, h, q_idx, kv_idx) and tells what is visible; a score_mod takes "
@@ -153,7 +160,8 @@ class BlockMaskArgumentError(AttncError, ValueError):
 class SlicedMaskModError(AttncError, RuntimeError):
     template = (
         "The mask_mod of a sliced BlockMask would see indices of the slice, not of the whole. "
-        "Assign one that fits: `sliced.mask_mod = lambda b, h, q_idx, kv_idx: ...`."
+        "Assign one that fits, and the lengths: `sliced.mask_mod = lambda b, h, q_idx, kv_idx: "
+        "...`, `sliced.seq_lengths = (n_queries, n_keys)`."
     )
 
 
@@ -175,7 +183,7 @@ class ModCallError(TraceError, TypeError):
     )
 
 
-class ModReturnError(TraceError, TypeError):
+class ModReturnError(TraceError, TypeError, AssertionError):  # the latter as PyTorch
     template = "{name} returned {got}, but a {kind} must return {wanted}. {instead}"
 
 
@@ -387,4 +395,65 @@ class PagedCacheError(AttncError, NotImplementedError):
     template = (
         "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
         "Use model.generate with the default cache."
+    )
+
+
+# Block masks as PyTorch has them. Each also has the base that PyTorch raises for the mistake.
+
+
+class BlockMaskDimensionsError(BlockMaskArgumentError, RuntimeError):
+    template = (
+        "BlockMask: kv_indices has {n_dims} dimensions. It needs at least 2, "
+        "(..., n_q_blocks, n_kv_blocks)."
+    )
+
+
+class BlockMaskListsError(BlockMaskArgumentError, AssertionError):
+    template = "BlockMask: {one} and {other} go together: give both or neither."
+
+
+class BlockMaskRowsError(BlockMaskArgumentError):
+    template = (
+        "BlockMask: its lists have {n_rows} rows of blocks, but {n_queries} queries in blocks of "
+        "{block} need more. Assign seq_lengths that fit the lists."
+    )
+
+
+class BlockMaskSizeError(BlockMaskArgumentError, RuntimeError, TypeError):
+    template = "BlockMask: {name} is {size!r}; give {wanted}."
+
+
+class MaskDeviceError(AttncError, RuntimeError, AssertionError):
+    template = (
+        "block_mask cannot be put on {device!r}: {problem} Leave device out, or give one that "
+        "this machine has."
+    )
+
+
+class WriteOrderError(AttncError, NotImplementedError):
+    template = (
+        "A BlockMask with a tensor dq_kv_order cannot be {verb}: its order is that of the whole. "
+        "Make a new one with BlockMask.from_kv_blocks."
+    )
+
+
+class KernelBackendError(AttncError, ValueError):
+    template = "kernel option BACKEND is {backend!r}. Use one of {known}, or leave it out."
+
+
+class KernelOptionConflictError(AttncError, RuntimeError):
+    template = (
+        "kernel options BACKEND and FORCE_USE_FLEX_ATTENTION exclude each other. "
+        "Leave out FORCE_USE_FLEX_ATTENTION, the older one."
+    )
+
+
+class KernelOptionReservedError(KernelOptionError, AssertionError):
+    template = "kernel option {name!r} follows from what is asked for. Use return_aux instead."
+
+
+class SymbolicNumberError(AttncError, OverflowError):
+    template = (
+        "a size or number that a compiled graph passes to a mask or score is {value}, which has "
+        "more than 32 bits. Compute with it in a tensor: torch.tensor(number)."
     )

@@ -3,44 +3,81 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import torch
 
 from attnc.attend import attend
-from attnc.block_mask import BlockMask
-from attnc.errors import AuxRequestError, KernelOptionError
-from attnc.mods import Mod
-
-# Hints for PyTorch's kernels; ours are planned, so they are checked for spelling only.
-_KERNEL_OPTIONS = frozenset(
-    {
-        "BACKEND",
-        "BLOCKS_ARE_CONTIGUOUS",
-        "BLOCK_M",
-        "BLOCK_M1",
-        "BLOCK_M2",
-        "BLOCK_N",
-        "BLOCK_N1",
-        "BLOCK_N2",
-        "FORCE_USE_FLEX_ATTENTION",
-        "PARTITION_SIZE",
-        "PRESCALE_QK",
-        "ROWS_GUARANTEED_SAFE",
-        "SKIP_MASK_SCORE",
-        "SPLIT_KV",
-        "USE_TMA",
-        "WRITE_DQ",
-        "kpack",
-        "matrix_instr_nonkdim",
-        "num_buffers_warp_spec",
-        "num_consumer_groups",
-        "num_stages",
-        "num_warps",
-        "waves_per_eu",
-    }
+from attnc.block_mask import BlockMask, create_block_mask, create_mask
+from attnc.errors import (
+    AuxRequestError,
+    KernelBackendError,
+    KernelOptionConflictError,
+    KernelOptionError,
+    KernelOptionReservedError,
 )
+from attnc.mods import Mod, and_masks, noop_mask, or_masks
+
+__all__ = [
+    "AuxOutput",
+    "AuxRequest",
+    "BlockMask",
+    "FlexKernelOptions",
+    "and_masks",
+    "create_block_mask",
+    "create_mask",
+    "flex_attention",
+    "noop_mask",
+    "or_masks",
+]
+
+# Names that code written for PyTorch imports as well.
+_DEFAULT_SPARSE_BLOCK_SIZE = 128
+_score_mod_signature = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]
+_mask_mod_signature = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor
+]
+_Backend = Literal["AUTO", "TRITON", "FLASH", "TRITON_DECODE"]
+
+
+class FlexKernelOptions(TypedDict, total=False):
+    """Hints for PyTorch's kernels, each also with ``fwd_`` or ``bwd_`` in front.
+
+    Ours are planned, so hints are checked for spelling and have no effect.
+    """
+
+    num_warps: int
+    num_stages: int
+    BLOCK_M: int
+    BLOCK_N: int
+    BLOCK_M1: int
+    BLOCK_N1: int
+    BLOCK_M2: int
+    BLOCK_N2: int
+    PRESCALE_QK: bool
+    ROWS_GUARANTEED_SAFE: bool
+    BLOCKS_ARE_CONTIGUOUS: bool
+    WRITE_DQ: bool
+    FORCE_USE_FLEX_ATTENTION: bool
+    USE_TMA: bool
+    kpack: int
+    matrix_instr_nonkdim: int
+    waves_per_eu: int
+    BACKEND: _Backend
+
+
+# Those of the type, and what PyTorch's kernels take without telling.
+_KERNEL_OPTIONS = FlexKernelOptions.__optional_keys__ | {
+    "PARTITION_SIZE",
+    "SKIP_MASK_SCORE",
+    "SPLIT_KV",
+    "num_buffers_warp_spec",
+    "num_consumer_groups",
+}
+_RESERVED_OPTIONS = ("OUTPUT_LOGSUMEXP", "OUTPUT_MAX")
 
 
 class AuxRequest(NamedTuple):
@@ -66,7 +103,7 @@ def flex_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     return_lse: bool = False,
-    kernel_options: Mapping[str, Any] | None = None,
+    kernel_options: FlexKernelOptions | Mapping[str, Any] | None = None,
     *,
     return_aux: Any | None = None,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, AuxOutput]:
@@ -87,11 +124,12 @@ def flex_attention(
     Raises:
         AuxRequestError: Both ``return_lse`` and ``return_aux``.
         KernelOptionError: A kernel option that PyTorch does not know either.
+        KernelBackendError: A BACKEND that PyTorch does not know either.
+        KernelOptionConflictError: BACKEND together with the option that it replaced.
         AttncError: As ``attnc.attention``.
     """
-    for name in kernel_options or ():
-        if name.removeprefix("fwd_").removeprefix("bwd_") not in _KERNEL_OPTIONS:
-            raise KernelOptionError(name=name, known=", ".join(sorted(_KERNEL_OPTIONS)))
+    if kernel_options:
+        _check_options(kernel_options)
     if return_lse and return_aux is not None:
         raise AuxRequestError()
     if return_lse:
@@ -121,3 +159,18 @@ def flex_attention(
         assert outputs.lse is not None
         return outputs.out, outputs.lse
     return outputs.out
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name in _RESERVED_OPTIONS:
+            raise KernelOptionReservedError(name=name)
+        if name.removeprefix("fwd_").removeprefix("bwd_") not in _KERNEL_OPTIONS:
+            raise KernelOptionError(name=name, known=", ".join(sorted(_KERNEL_OPTIONS)))
+    if "BACKEND" not in options:
+        return
+    if options.get("FORCE_USE_FLEX_ATTENTION"):
+        raise KernelOptionConflictError()
+    if options["BACKEND"] not in get_args(_Backend):
+        known = ", ".join(map(repr, get_args(_Backend)))
+        raise KernelBackendError(backend=options["BACKEND"], known=known)

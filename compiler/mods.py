@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Literal
 
+import torch
+
 from attnc.errors import KernelPartsError, ModSignatureError, NotAModError, WrongModKindError
 
 Mod = Callable[..., Any]
@@ -59,6 +61,19 @@ def require_alone(mod: Any, role: str) -> None:
         raise KernelPartsError(name=mod_name(mod), role=role, parts=" and ".join(parts))
 
 
+def is_plain_function(mod: Any, n_parameters: int) -> bool:
+    """Whether ``mod`` is a function of so many parameters, without attributes that say otherwise.
+
+    True spares a call of a kernel what ``require_kind`` and ``require_alone`` take.
+    """
+    if type(mod) is not FunctionType or mod.__dict__:
+        return False
+    code, defaults = mod.__code__, mod.__defaults__
+    if code.co_kwonlyargcount:
+        return False
+    return n_parameters == code.co_argcount - (len(defaults) if defaults else 0)
+
+
 def _described(value: Any) -> str:
     if value is None or isinstance(value, (bool, str, int, float)):
         return repr(value)
@@ -109,15 +124,9 @@ def _takes_any_number(mod: Mod) -> bool:
     return type(mod) is FunctionType and bool(mod.__code__.co_flags & inspect.CO_VARARGS)
 
 
-def noop_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+def noop_mask(batch: Any, head: Any, token_q: Any, token_kv: Any) -> Any:
     """Every key is visible to every query."""
-    return q_idx.new_ones((), dtype=_bool_dtype())
-
-
-def _bool_dtype() -> Any:
-    import torch
-
-    return torch.bool
+    return batch.new_ones((), dtype=torch.bool)
 
 
 def and_masks(*mask_mods: Mod) -> Mod:
@@ -141,7 +150,7 @@ def or_masks(*mask_mods: Mod) -> Mod:
 
     def or_mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         if not mask_mods:
-            return q_idx.new_zeros((), dtype=_bool_dtype())
+            return b.new_zeros((), dtype=torch.bool)
         result = mask_mods[0](b, h, q_idx, kv_idx)
         for mask_mod in mask_mods[1:]:
             result = result | mask_mod(b, h, q_idx, kv_idx)

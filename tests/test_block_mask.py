@@ -9,6 +9,7 @@ from attnc.attend import attention
 from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,
+    BlockMaskRowsError,
     BlockMaskShapeError,
     SlicedMaskModError,
 )
@@ -139,40 +140,66 @@ def test_slices_need_a_new_mask_mod() -> None:
     block_mask = create_block_mask(causal, 2, 3, 256, 256)
     sliced = block_mask[0, :, 1]
     q, k = torch.randn(1, 3, 128, 16), torch.randn(1, 3, 256, 16)
-    assert sliced.shape == (1, 3, 128, 256)
     with pytest.raises(SlicedMaskModError, match="indices of the slice"):
         attention(q, k, k, mask=sliced)
 
     sliced.mask_mod = lambda b, h, q_idx, kv_idx: q_idx + 128 >= kv_idx
+    sliced.seq_lengths = (128, 256)
     out = attention(q, k, k, mask=sliced)
 
     expected = attention(q, k, k, mask=sliced.mask_mod)
     torch.testing.assert_close(out, expected)
 
 
-def test_slicing_selects_the_lists_that_pytorch_selects() -> None:
-    """Batches, heads and rows of blocks, by number, slice and tensor."""
-    ours = create_block_mask(per_head, 2, 3, 256, 256)
-    theirs = torch_flex.create_block_mask(per_head, 2, 3, 256, 256, device="cpu")
-    for index in (0, (1, 2), (slice(0, 1), slice(1, 3)), (0, 0, torch.tensor([1]))):
-        assert torch.equal(ours[index].kv_num_blocks, theirs[index].kv_num_blocks)
-        assert ours[index].kv_indices.shape == theirs[index].kv_indices.shape
-
-
 def test_adjust_crops_to_the_upper_left_corner() -> None:
-    """As PyTorch's `_adjust`, for shorter sequences."""
-    cropped = create_block_mask(causal, None, None, 300, 300)._adjust(140, 90)
-    assert cropped.shape == (1, 1, 140, 90)
-    assert torch.equal(
-        cropped.to_dense(), create_block_mask(causal, None, None, 140, 90).to_dense()
-    )
+    """The tiles of the shorter mask, also where PyTorch's `_adjust` keeps others."""
+    for mask_mod in (causal, window):
+        cropped = create_block_mask(mask_mod, None, None, 300, 300, BLOCK_SIZE=16)._adjust(140, 90)
+        expected = create_block_mask(mask_mod, None, None, 140, 90, BLOCK_SIZE=16)
+        assert cropped.shape == (1, 1, 140, 90)
+        assert torch.equal(cropped.to_dense(), expected.to_dense())
+    with pytest.raises(BlockMaskLengthError):
+        cropped._adjust(145, 90)
 
 
-def test_sparsity_counts_pairs_of_real_tokens() -> None:
-    """Half of a causal mask with small blocks is empty, also where the last block is short."""
-    block_mask = create_block_mask(causal, None, None, 1000, 1000, BLOCK_SIZE=16)
-    visited = sum((min(q + 16, 1000) - q) * min(q + 16, 1000) for q in range(0, 1000, 16))
-    assert block_mask.sparsity() == pytest.approx(100 * (1 - visited / 1e6))
+def test_lists_that_are_written_to_are_the_truth() -> None:
+    """By assignment or in place, before or after the first call: what the lists say counts."""
+    q, k, v = torch.randn(3, 1, 2, 256, 32)
+    block_mask = create_block_mask(causal, None, None, 256, 256)
+    attention(q, k, v, mask=block_mask)
+
+    block_mask.kv_num_blocks[..., 0] = 0  # the first block of queries sees nothing
+    assert attention(q, k, v, mask=block_mask)[:, :, :128].abs().max() == 0
+
+    block_mask.full_kv_num_blocks = torch.zeros_like(block_mask.full_kv_num_blocks)
+    expected = attention(q[:, :, 128:], k[:, :, 128:], v[:, :, 128:], mask=causal)
+    torch.testing.assert_close(attention(q, k, v, mask=block_mask)[:, :, 128:], expected)
+
+    block_mask.seq_lengths = (256, 128)  # the second block of keys is gone: nothing is left
+    assert attention(q, k[:, :, :128], v[:, :, :128], mask=block_mask).abs().max() == 0
+
+
+def test_lists_may_be_longer_than_the_lengths() -> None:
+    """Rows and blocks beyond the lengths are left out; rows that are missing are an error."""
+    block_mask = create_block_mask(causal, None, None, 256, 256, BLOCK_SIZE=64)
+    block_mask.seq_lengths = (100, 120)
+    q, k = torch.randn(1, 2, 100, 16), torch.randn(1, 2, 120, 16)
+    torch.testing.assert_close(attention(q, k, k, mask=block_mask), attention(q, k, k, mask=causal))
+    block_mask.seq_lengths = (257, 120)
+    with pytest.raises(BlockMaskRowsError, match="have 4 rows of blocks, but 257 queries"):
+        attention(torch.randn(1, 2, 257, 16), k, k, mask=block_mask)
+
+
+def test_pytorchs_lists_that_are_written_to_are_the_truth() -> None:
+    """A converted mask is remembered, but not against what it says now."""
+    q, k, v = torch.randn(3, 1, 2, 256, 32)
+    block_mask = torch_flex.create_block_mask(causal, None, None, 256, 256, device="cpu")
+    attention(q, k, v, mask=block_mask)
+    block_mask.kv_num_blocks[..., 0] = 0
+    assert attention(q, k, v, mask=block_mask)[:, :, :128].abs().max() == 0
+    block_mask.mask_mod = lambda b, h, q_idx, kv_idx: q_idx < 0
+    block_mask.full_kv_num_blocks = torch.zeros_like(block_mask.full_kv_num_blocks)
+    assert attention(q, k, v, mask=block_mask).abs().max() == 0
 
 
 def test_create_mask_is_dense() -> None:
@@ -192,7 +219,7 @@ def test_wrong_lengths_and_shapes_are_named() -> None:
         attention(q, k, v, mask=create_block_mask(causal, None, None, 300, 200))
     with pytest.raises(BlockMaskShapeError, match="block_mask has H 2, but q has 3"):
         attention(q, k, v, mask=create_block_mask(causal, None, 2, 200, 200))
-    with pytest.raises(BlockMaskArgumentError, match="not positive"):
+    with pytest.raises(BlockMaskArgumentError, match="give a number above 0"):
         create_block_mask(causal, None, None, 200, 200, BLOCK_SIZE=0)
     with pytest.raises(BlockMaskArgumentError, match="go together"):
         BlockMask.from_kv_blocks(torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import torch
+from torch._compile import _disable_dynamo
 
 from attnc.block_mask.mask import BlockMask
-from attnc.errors import BlockMaskArgumentError
+from attnc.errors import BlockMaskArgumentError, BlockMaskSizeError, MaskDeviceError
 from attnc.mods import Mod, mod_kind, require_kind
 from attnc.simplify import simplify
 from attnc.trace import SlotTable, trace_mask, trace_score
+
+Device = torch.device | str | int | None
 
 
 def create_block_mask(
@@ -17,10 +20,12 @@ def create_block_mask(
     H: int | None,
     Q_LEN: int,
     KV_LEN: int,
-    device: torch.device | str | None = None,
+    device: Device = None,
     BLOCK_SIZE: int | tuple[int, int] = 128,
     _compile: bool = False,
     separate_full_blocks: bool = True,
+    compute_dq_write_order: bool = False,
+    dq_kv_order: bool = True,
 ) -> BlockMask:
     """The block mask of a mask_mod, by analysis of the function instead of evaluating every pair.
 
@@ -30,46 +35,98 @@ def create_block_mask(
         H: Query heads, or None where the mask is the same for all.
         Q_LEN: Number of queries.
         KV_LEN: Number of keys.
-        device: Where the index lists are put when they are asked for; that of the captured
-            tensors, else the CPU, if None.
+        device: Where the index lists are put when they are asked for. If None, where the captured
+            tensors are; without any, on the accelerator, if there is one.
         BLOCK_SIZE: Tokens per block, one number or (queries, keys).
         _compile: Accepted for PyTorch's sake; there is nothing to compile.
         separate_full_blocks: Tell full blocks from partial ones in the index lists.
+        compute_dq_write_order: Add what PyTorch's deterministic FLASH backward reads.
+        dq_kv_order: For that, whether the last block of keys comes first.
     """
+    create = _created_outside_of_graphs if torch.compiler.is_dynamo_compiling() else _created
+    block_mask = create(mask_mod, (B, H), (Q_LEN, KV_LEN), device, BLOCK_SIZE, separate_full_blocks)
+    if not isinstance(dq_kv_order, bool):
+        raise BlockMaskArgumentError(problem="dq_kv_order must be a bool here")
+    if compute_dq_write_order:
+        block_mask.add_write_order(descending=dq_kv_order)
+        block_mask.dq_kv_order_spt = dq_kv_order
+    return block_mask
+
+
+def _created(
+    mask_mod: Mod,
+    n_batch_heads: tuple[int | None, int | None],
+    lengths: tuple[int, int],
+    device: Device,
+    block_size: int | tuple[int, int],
+    separate_full_blocks: bool,
+) -> BlockMask:
     from attnc.blocks import classify
 
     require_kind(mask_mod, "mask_mod", "mask_mod")
-    slots = SlotTable(device or "cpu")
+    shape = _checked_shape(*n_batch_heads, *lengths)
+    block = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
+    if len(block) != 2 or not all(isinstance(n, int) and n > 0 for n in block):
+        wanted = "a number above 0 or two of them, (queries, keys)"
+        raise BlockMaskSizeError(name="BLOCK_SIZE", size=block_size, wanted=wanted)
+    slots = SlotTable("cpu" if device is None else torch.device(device))
     expr = simplify(trace_mask(mask_mod, slots).expr)
-    block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
-    _require_sizes(B, H, Q_LEN, KV_LEN)
-    if min(block) <= 0:
-        raise BlockMaskArgumentError(problem=f"BLOCK_SIZE {BLOCK_SIZE} is not positive")
-    shape = (B or 1, H or 1)
     table = classify(
         expr,
         slots.tensors,
         n_batch=shape[0],
         n_heads=shape[1],
-        n_queries=Q_LEN,
-        n_keys=KV_LEN,
+        n_queries=shape[2],
+        n_keys=shape[3],
         block_m=block[0],
         block_n=block[1],
     ).table
-    if device is None:
-        device = slots.tensors[0].device if slots.tensors else "cpu"
     # Without captured tensors the expression is the mask for good; with them the table is a
     # snapshot of their content, and mask_mod is read anew inside partial blocks.
     frozen = None if slots.tensors else expr
     return BlockMask.from_table(
-        table, mask_mod, frozen, torch.device(device), shape, separate_full_blocks
+        table, mask_mod, frozen, _device(device, slots), shape[:2], separate_full_blocks
     )
 
 
-def _require_sizes(B: int | None, H: int | None, Q_LEN: int, KV_LEN: int) -> None:
-    for name, size in (("B", B or 0), ("H", H or 0), ("Q_LEN", Q_LEN), ("KV_LEN", KV_LEN)):
+_created_outside_of_graphs = _disable_dynamo(_created)
+
+
+def _checked_shape(
+    B: int | None, H: int | None, Q_LEN: int, KV_LEN: int
+) -> tuple[int, int, int, int]:
+    sizes = {
+        "B": 1 if B is None else B,
+        "H": 1 if H is None else H,
+        "Q_LEN": Q_LEN,
+        "KV_LEN": KV_LEN,
+    }
+    for name, size in sizes.items():
         if not isinstance(size, (int, torch.SymInt)) or size < 0:
-            raise BlockMaskArgumentError(problem=f"{name} is {size!r}; give a number of at least 0")
+            raise BlockMaskSizeError(name=name, size=size, wanted="a number of at least 0")
+    n_batch, n_heads, n_queries, n_keys = map(int, sizes.values())
+    return n_batch, n_heads, n_queries, n_keys
+
+
+def _device(device: Device, slots: SlotTable) -> torch.device:
+    """Where lists belong.
+
+    Raises:
+        MaskDeviceError: This machine has no such device.
+    """
+    if device is None:
+        if slots.tensors:
+            return slots.tensors[0].device
+        return torch.accelerator.current_accelerator(True) or torch.device("cpu")
+    device = torch.device(device)
+    if device.type == "cpu":
+        return device
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        problem = str(error).split("\n")[0].rstrip(".") + "."
+        raise MaskDeviceError(device=str(device), problem=problem) from None
+    return device
 
 
 def create_mask(
@@ -78,23 +135,28 @@ def create_mask(
     H: int | None,
     Q_LEN: int,
     KV_LEN: int,
-    device: torch.device | str | None = None,
+    device: Device = None,
 ) -> torch.Tensor:
     """Dense (B or 1, H or 1, Q_LEN, KV_LEN) bool: where a mask_mod holds.
 
     For a score_mod, where it does not turn a score of 0 into -inf.
     """
+    create = _dense_outside_of_graphs if torch.compiler.is_dynamo_compiling() else _dense
+    return create(mod_fn, B, H, Q_LEN, KV_LEN, device)
+
+
+def _dense(
+    mod_fn: Mod, B: int | None, H: int | None, Q_LEN: int, KV_LEN: int, device: Device
+) -> torch.Tensor:
     from attnc.evaluate import evaluate
 
-    slots = SlotTable(device or "cpu")
-    _require_sizes(B, H, Q_LEN, KV_LEN)
+    shape = _checked_shape(B, H, Q_LEN, KV_LEN)
+    slots = SlotTable("cpu" if device is None else torch.device(device))
     is_mask = mod_kind(mod_fn) == "mask_mod"
     traced = trace_mask(mod_fn, slots) if is_mask else trace_score(mod_fn, slots)
-    if device is None:
-        device = slots.tensors[0].device if slots.tensors else "cpu"
-    shape = (B or 1, H or 1, Q_LEN, KV_LEN)
+    at = _device(device, slots)
     indices = [
-        torch.arange(n, dtype=torch.int32, device=device).reshape(
+        torch.arange(n, dtype=torch.int32, device=at).reshape(
             [n if axis == i else 1 for i in range(4)]
         )
         for axis, n in enumerate(shape)
@@ -105,8 +167,11 @@ def create_mask(
         h=indices[1],
         q_idx=indices[2],
         kv_idx=indices[3],
-        score=None if is_mask else torch.zeros((), device=device),
-        tensors=[t.to(device) for t in slots.tensors],
+        score=None if is_mask else torch.zeros((), device=at),
+        tensors=[t.to(at) for t in slots.tensors],
     )
     visible = value if is_mask else value != -torch.inf
     return visible.expand(shape).contiguous()
+
+
+_dense_outside_of_graphs = _disable_dynamo(_dense)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
-from attnc.block_mask.mask import LARGE_BLOCK, BlockMask
-from attnc.errors import BlockMaskLengthError, BlockMaskShapeError
+from attnc.block_mask.mask import LARGE_BLOCK, BlockMask, is_sliced
+from attnc.block_mask.storage import KV_LISTS
+from attnc.errors import BlockMaskLengthError, BlockMaskShapeError, SlicedMaskModError
 from attnc.mods import Mod, noop_mask
 from attnc.run_table import Kind, RunTable
-from attnc.runtime.contents import ContentMemory
 from attnc.runtime.dispatch import Fixed
 
-_from_torch: ContentMemory[RunTable] = ContentMemory()
+_converted: WeakKeyDictionary[Any, BlockMask] = WeakKeyDictionary()
 
 
 def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
@@ -23,15 +25,18 @@ def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
     Raises:
         BlockMaskLengthError: It was made for other lengths.
         BlockMaskShapeError: Its batch or heads are neither 1 nor those of q.
+        SlicedMaskModError: It was cut out of another one and has no mask_mod of its own yet.
     """
     block_mask = _as_block_mask(mask)
     if block_mask is None:
         return None
+    if is_sliced(block_mask):  # before the lengths, which are not those of the slice either
+        raise SlicedMaskModError()
     n_queries, n_keys = q.shape[2], k.shape[2]
-    block = block_mask.BLOCK_SIZE
+    block = tuple(block_mask.BLOCK_SIZE)
     if block == (LARGE_BLOCK, LARGE_BLOCK) and n_queries and n_keys:
         block_mask = block_mask.of_lengths(n_queries, n_keys)
-    if block_mask.seq_lengths != (n_queries, n_keys):
+    if tuple(block_mask.seq_lengths) != (n_queries, n_keys):
         raise BlockMaskLengthError(
             mask_q=block_mask.seq_lengths[0],
             mask_kv=block_mask.seq_lengths[1],
@@ -53,9 +58,12 @@ def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
 def _as_block_mask(mask: Any) -> BlockMask | None:
     if isinstance(mask, BlockMask):
         return mask
-    cls = type(mask)
-    if cls.__name__ != "BlockMask" or not cls.__module__.startswith("torch.nn.attention"):
+    if not _is_of_torch(type(mask)):
         return None
+    # Kept, with its table, for as long as nothing in it is replaced; it heeds writes by itself.
+    known = _converted.get(mask)
+    if known is not None and _says_the_same(known, mask):
+        return known
     block_mask = BlockMask.from_kv_blocks(
         mask.kv_num_blocks,
         mask.kv_indices,
@@ -66,14 +74,25 @@ def _as_block_mask(mask: Any) -> BlockMask | None:
         tuple(mask.seq_lengths),
         compute_q_blocks=False,
     )
-    if block_mask.BLOCK_SIZE != (LARGE_BLOCK, LARGE_BLOCK):
-        # The lists are long: their table is kept for as long as they say the same.
-        lists = [mask.kv_num_blocks, mask.kv_indices]
-        if mask.full_kv_indices is not None:
-            lists += [mask.full_kv_num_blocks, mask.full_kv_indices]
-        key = (block_mask.BLOCK_SIZE, block_mask.seq_lengths)
-        block_mask.table = _from_torch.get(key, lists, block_mask.table_from_lists)
+    _converted[mask] = block_mask
     return block_mask
+
+
+@functools.cache
+def _is_of_torch(cls: type) -> bool:
+    return any(
+        base.__name__ == "BlockMask" and base.__module__.startswith("torch.nn.attention")
+        for base in cls.__mro__
+    )
+
+
+def _says_the_same(block_mask: BlockMask, mask: Any) -> bool:
+    return (
+        all(getattr(block_mask, name) is getattr(mask, name) for name in KV_LISTS)
+        and block_mask.mask_mod is mask.mask_mod
+        and block_mask.seq_lengths == tuple(mask.seq_lengths)
+        and tuple(mask.BLOCK_SIZE) == block_mask.BLOCK_SIZE
+    )
 
 
 def as_function(fixed: Fixed, device: torch.device) -> Mod:

@@ -1,7 +1,13 @@
-"""Between run-length tables and the index lists of PyTorch's BlockMask."""
+"""Between run-length tables and the index lists of PyTorch's BlockMask.
+
+A pair of lists is (numbers, indices): how many blocks each row has, and their numbers first in the
+row. What follows them is arbitrary; lists made here go on with the blocks that are not listed, in
+order, as PyTorch's do.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,45 +15,113 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc.run_table import IndexLists, Kind, RunTable
+from attnc.errors import BlockMaskRowsError
+from attnc.run_table import Kind, RunTable
+from attnc.runtime.contents import ContentMemory
+
+Pair = tuple[torch.Tensor, torch.Tensor]
+
+_SORTED_AT_ONCE = 1 << 22  # blocks; a sort holds 8 bytes for each
+_tables: ContentMemory[RunTable] = ContentMemory()
+
+
+def dense_of_lists(n_blocks: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """(..., n_rows, n_columns) int32, 1 where a block is listed.
+
+    ``n_blocks``: (..., n_rows). ``indices``: (..., n_rows, n_columns), any integer dtype.
+    """
+    n_columns = indices.shape[-1]
+    places = torch.arange(n_columns, device=indices.device)
+    # Places that do not count write to one more column.
+    columns = torch.where(places < n_blocks[..., None], indices, n_columns).long()
+    dense = torch.zeros(
+        (*indices.shape[:-1], n_columns + 1), dtype=torch.int32, device=indices.device
+    )
+    return dense.scatter_(-1, columns, 1)[..., :n_columns].contiguous()
+
+
+def lists_of_dense(dense: torch.Tensor) -> Pair:
+    """The pair of int32 lists of ``dense``: (..., n_rows, n_columns), not 0 where listed."""
+    listed = (dense != 0).to(torch.int8)
+    indices = torch.argsort(listed, dim=-1, descending=True, stable=True)
+    return listed.sum(-1, dtype=torch.int32), indices.to(torch.int32)
+
+
+def transposed_lists(n_blocks: torch.Tensor, indices: torch.Tensor) -> Pair:
+    """The same blocks, listed by column."""
+    return lists_of_dense(dense_of_lists(n_blocks, indices).transpose(-2, -1))
+
+
+def lists_of_table(table: RunTable, *, transposed: bool) -> list[Pair]:
+    """The pairs of lists of PARTIAL and of FULL blocks, (n_batch, n_heads, ...) each."""
+    kinds = table.to_dense()
+    if transposed:
+        kinds = np.ascontiguousarray(kinds.swapaxes(-1, -2))
+    return [_sorted_lists(kinds == kind) for kind in (Kind.PARTIAL, Kind.FULL)]
+
+
+def _sorted_lists(listed: NDArray[np.bool_]) -> Pair:
+    n_columns = listed.shape[-1]
+    rows = ~listed.reshape(-1, n_columns) if n_columns else listed.reshape(0, 0)
+    indices = np.empty(rows.shape, np.int32)
+    step = max(1, _SORTED_AT_ONCE // max(n_columns, 1))
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
+        indices[start : start + step] = np.argsort(chunk, axis=-1, kind="stable")
+    return (
+        torch.from_numpy(listed.sum(-1, dtype=np.int32)),
+        torch.from_numpy(indices.reshape(listed.shape)),
+    )
 
 
 def table_of_lists(
-    kv_num_blocks: torch.Tensor,
-    kv_indices: torch.Tensor,
-    full_kv_num_blocks: torch.Tensor | None,
-    full_kv_indices: torch.Tensor | None,
+    partial: Pair,
+    full: Pair | None,
     seq_lengths: tuple[int, int],
     block_size: tuple[int, int],
 ) -> RunTable:
-    """The table that the lists spell out.
+    """The table that the lists spell out; a block in both counts as FULL.
+
+    It is remembered for as long as the lists say the same. Rows and blocks beyond the lengths are
+    left out.
 
     Args:
-        kv_num_blocks: (..., n_q_blocks), partial blocks per row of blocks.
-        kv_indices: (..., n_q_blocks, n_kv_blocks), their numbers.
-        full_kv_num_blocks: The same for full blocks, or None.
-        full_kv_indices: See ``full_kv_num_blocks``.
+        partial: (..., n_q_blocks) and (..., n_q_blocks, n_kv_blocks), with 0 to 2 dimensions in
+            front.
+        full: The same for full blocks, or None.
         seq_lengths: (n_queries, n_keys), in tokens.
         block_size: (queries, keys) per block, in tokens.
+
+    Raises:
+        BlockMaskRowsError: There are fewer rows than blocks of queries.
     """
+    lists = [*partial, *(full or ())]
+    key = (tuple(seq_lengths), tuple(block_size), len(lists))
+    return _tables.get(key, lists, lambda: _table_of_lists(lists, seq_lengths, block_size))
 
-    def array(listed: torch.Tensor | None, model: torch.Tensor, n_dims: int) -> NDArray[Any]:
-        tensor = torch.zeros_like(model) if listed is None else listed
-        values: NDArray[Any] = tensor.detach().cpu().numpy()
-        return values.reshape((1,) * (n_dims - values.ndim) + values.shape)
 
-    lists = IndexLists(
-        array(kv_num_blocks, kv_num_blocks, 3),
-        array(kv_indices, kv_indices, 4),
-        array(full_kv_num_blocks, kv_num_blocks, 3),
-        array(full_kv_indices, kv_indices, 4),
-    )
-    return RunTable.from_lists(
-        lists,
-        n_queries=seq_lengths[0],
-        n_keys=seq_lengths[1],
-        block_m=block_size[0],
-        block_n=block_size[1],
+def _table_of_lists(
+    lists: Sequence[torch.Tensor], seq_lengths: tuple[int, int], block_size: tuple[int, int]
+) -> RunTable:
+    (n_queries, n_keys), (block_m, block_n) = seq_lengths, block_size
+    n_q_blocks, n_kv_blocks = -(-n_queries // block_m), -(-n_keys // block_n)
+    kinds: NDArray[Any] = np.zeros((), np.int8)
+    for kind, pair in zip((Kind.PARTIAL, Kind.FULL), (lists[:2], lists[2:]), strict=True):
+        if not pair:
+            continue
+        listed = dense_of_lists(pair[0].detach().cpu(), pair[1].detach().cpu()).numpy()
+        kinds = np.maximum(kinds, listed.astype(np.int8) * np.int8(kind))
+    n_rows, n_columns = kinds.shape[-2:]
+    if n_rows < n_q_blocks:
+        raise BlockMaskRowsError(n_rows=n_rows, n_queries=n_queries, block=block_m)
+    fitting = np.zeros((*kinds.shape[:-2], n_q_blocks, n_kv_blocks), np.int8)
+    fitting[..., :n_columns] = kinds[..., :n_q_blocks, :n_kv_blocks]
+    return RunTable.from_dense(
+        fitting.reshape((1,) * (4 - fitting.ndim) + fitting.shape),
+        n_queries=n_queries,
+        n_keys=n_keys,
+        block_m=block_m,
+        block_n=block_n,
     )
 
 
@@ -73,19 +147,3 @@ def listed_as_pytorch(table: RunTable, separate_full_blocks: bool) -> RunTable:
         block_m=table.block_m,
         block_n=table.block_n,
     )
-
-
-def visited_share(table: RunTable) -> float:
-    """Share of the pairs (query, key) that lie in visited blocks; 1 where there are no pairs."""
-    visited = table.to_dense() != Kind.EMPTY
-    rows = _block_lengths(table.n_queries, table.block_m, visited.shape[2])
-    columns = _block_lengths(table.n_keys, table.block_n, visited.shape[3])
-    n_pairs = table.n_batch * table.n_heads * table.n_queries * table.n_keys
-    if n_pairs == 0:
-        return 1.0
-    return float(np.einsum("bhqk,q,k->", visited.astype(np.float64), rows, columns)) / n_pairs
-
-
-def _block_lengths(length: int, block: int, n_blocks: int) -> NDArray[np.float64]:
-    starts = np.arange(n_blocks, dtype=np.int64) * block
-    return np.clip(length - starts, 0, block).astype(np.float64)

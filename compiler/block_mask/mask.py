@@ -1,69 +1,53 @@
-"""Block masks: the tiles of a mask_mod, known ahead of the call; a drop-in for PyTorch's.
-
-A ``BlockMask`` holds a run-length table. PyTorch's index lists, quadratic in the number of blocks,
-are made on first access only.
-"""
+"""Block masks: the tiles of a mask_mod, known ahead of the call; a drop-in for PyTorch's."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Self, TypeVar
 
-import numpy as np
 import torch
+from torch.utils._pytree import GetAttrKey
 
-from attnc.block_mask.lists import listed_as_pytorch, table_of_lists, visited_share
+from attnc.block_mask.lists import Pair, dense_of_lists, lists_of_dense
 from attnc.block_mask.pictures import block_pictures
+from attnc.block_mask.storage import KV_LISTS, Q_LISTS, BlockStorage
+from attnc.block_mask.write_order import write_order
 from attnc.errors import (
     BlockMaskArgumentError,
+    BlockMaskDimensionsError,
     BlockMaskLengthError,
+    BlockMaskListsError,
     SlicedMaskModError,
+    WriteOrderError,
 )
 from attnc.ir import Expr
-from attnc.mods import Mod, mod_name, noop_mask
+from attnc.mods import Mod, noop_mask
 from attnc.run_table import Kind, RunTable
 
 LARGE_BLOCK = 1 << 30  # PyTorch's "no blocks at all"
-_LISTS = (
-    "kv_num_blocks",
-    "kv_indices",
-    "full_kv_num_blocks",
-    "full_kv_indices",
-    "q_num_blocks",
-    "q_indices",
-    "full_q_num_blocks",
-    "full_q_indices",
-)
 
 
 def _sliced_mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     raise SlicedMaskModError()
 
 
-def _optional(name: str) -> property:
-    """A list of a BlockMask that may be None, made on first access."""
-
-    def listed(self: BlockMask) -> torch.Tensor | None:
-        return self._list(name)
-
-    return property(listed)
-
-
-def _required(name: str) -> property:
-    """A list of a BlockMask that is always there, made on first access."""
-
-    def listed(self: BlockMask) -> torch.Tensor:
-        tensor = self._list(name)
-        assert tensor is not None
-        return tensor
-
-    return property(listed)
+def is_sliced(block_mask: Any) -> bool:
+    """Whether ``block_mask``, ours or PyTorch's, was cut out of another and not finished."""
+    mask_mod = block_mask.mask_mod
+    return (
+        mask_mod is _sliced_mask_mod
+        or getattr(mask_mod, "__name__", "") == "_sliced_mask_mod_error"
+    )
 
 
-class BlockMask:
+class BlockMask(BlockStorage):
     """Which blocks of (queries, keys) a mask leaves empty, partial or full.
 
-    In a mask made from lists the lists are the truth: a block that is absent is skipped, in one
-    listed as partial ``mask_mod`` holds, in one listed as full every pair is visible.
+    The lists are the truth: a block that is absent is skipped, in one listed as partial
+    ``mask_mod`` holds, in one listed as full every pair is visible. All attributes may be assigned
+    and all lists written to.
 
     Attributes:
         seq_lengths: (n_queries, n_keys) in tokens.
@@ -78,7 +62,20 @@ class BlockMask:
         q_indices: See ``q_num_blocks``.
         full_q_num_blocks: See ``q_num_blocks``.
         full_q_indices: See ``q_num_blocks``.
+        dq_write_order: What PyTorch's deterministic FLASH backward reads, or None; nothing here
+            does.
+        dq_write_order_full: See ``dq_write_order``.
+        dq_kv_order: The order it was made for, as a tensor.
+        dq_kv_order_spt: The same as a bool: whether the last block of keys comes first.
     """
+
+    _TENSOR_ATTRS = (*KV_LISTS, *Q_LISTS, "dq_write_order", "dq_write_order_full", "dq_kv_order")
+    _CONTEXT_ATTRS = ("seq_lengths", "BLOCK_SIZE", "mask_mod", "dq_kv_order_spt")
+
+    dq_write_order: torch.Tensor | None
+    dq_write_order_full: torch.Tensor | None
+    dq_kv_order: torch.Tensor | None
+    dq_kv_order_spt: bool | None
 
     def __init__(
         self,
@@ -93,35 +90,27 @@ class BlockMask:
         full_q_indices: torch.Tensor | None,
         BLOCK_SIZE: tuple[int, int] = (128, 128),
         mask_mod: Mod = noop_mask,
+        *,
+        dq_write_order: torch.Tensor | None = None,
+        dq_write_order_full: torch.Tensor | None = None,
+        dq_kv_order: torch.Tensor | None = None,
+        dq_kv_order_spt: bool | None = None,
     ) -> None:
-        if kv_indices.dim() < 2:
-            raise BlockMaskArgumentError(problem="kv_indices needs at least 2 dimensions")
-        if (full_kv_num_blocks is None) != (full_kv_indices is None):
-            raise BlockMaskArgumentError(
-                problem="full_kv_num_blocks and full_kv_indices go together: give both or neither"
-            )
+        _check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
         if (full_q_num_blocks is None) != (full_q_indices is None):
-            raise BlockMaskArgumentError(
-                problem="full_q_num_blocks and full_q_indices go together: give both or neither"
-            )
-        self.seq_lengths = seq_lengths
-        self.BLOCK_SIZE = BLOCK_SIZE
+            raise BlockMaskListsError(one="full_q_num_blocks", other="full_q_indices")
+        if dq_write_order_full is not None and dq_write_order is None:
+            raise BlockMaskArgumentError(problem="dq_write_order_full needs dq_write_order")
+        self._seq_lengths = seq_lengths
+        self._block_size = BLOCK_SIZE
         self._mask_mod = mask_mod
-        self.frozen_mask: Expr | None = None
-        self._table: RunTable | None = None
-        self._device = kv_indices.device
-        self._separate_full_blocks = full_kv_indices is not None
-        self.batch_shape: tuple[int, ...] = tuple(kv_indices.shape[:-2])
-        self._lists: dict[str, torch.Tensor | None] = {
-            "kv_num_blocks": kv_num_blocks,
-            "kv_indices": kv_indices,
-            "full_kv_num_blocks": full_kv_num_blocks,
-            "full_kv_indices": full_kv_indices,
-            "q_num_blocks": q_num_blocks,
-            "q_indices": q_indices,
-            "full_q_num_blocks": full_q_num_blocks,
-            "full_q_indices": full_q_indices,
-        }
+        self.dq_write_order = dq_write_order
+        self.dq_write_order_full = dq_write_order_full
+        self.dq_kv_order = dq_kv_order
+        self.dq_kv_order_spt = dq_kv_order_spt
+        lists = (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
+        lists += (q_num_blocks, q_indices, full_q_num_blocks, full_q_indices)
+        self._hold_lists(dict(zip((*KV_LISTS, *Q_LISTS), lists, strict=True)))
 
     @classmethod
     def from_table(
@@ -130,19 +119,20 @@ class BlockMask:
         mask_mod: Mod,
         expr: Expr | None,
         device: torch.device,
-        batch_shape: tuple[int, int],
+        batch_shape: tuple[int, ...],
         separate_full_blocks: bool,
-    ) -> BlockMask:
+    ) -> Self:
+        """A block mask whose lists are made when they are asked for.
+
+        ``expr`` is the whole mask if it reads no tensor, else None.
+        """
         block_mask = cls.__new__(cls)
-        block_mask.seq_lengths = (table.n_queries, table.n_keys)
-        block_mask.BLOCK_SIZE = (table.block_m, table.block_n)
+        block_mask._hold_table(table, device, separate=separate_full_blocks)
+        block_mask._batch_shape = batch_shape
         block_mask._mask_mod = mask_mod
-        block_mask.frozen_mask = expr
-        block_mask._table = table
-        block_mask._device = device
-        block_mask._separate_full_blocks = separate_full_blocks
-        block_mask.batch_shape = batch_shape
-        block_mask._lists = {}
+        block_mask._frozen_mask = expr
+        for name in (*cls._TENSOR_ATTRS[8:], "dq_kv_order_spt"):
+            setattr(block_mask, name, None)
         return block_mask
 
     @classmethod
@@ -156,7 +146,11 @@ class BlockMask:
         mask_mod: Mod | None = None,
         seq_lengths: tuple[int, int] | None = None,
         compute_q_blocks: bool = True,
-    ) -> BlockMask:
+        *,
+        dq_write_order: torch.Tensor | None = None,
+        dq_write_order_full: torch.Tensor | None = None,
+        dq_kv_order: torch.Tensor | bool | None = None,
+    ) -> Self:
         """A block mask from lists of key blocks per block of queries.
 
         Args:
@@ -168,12 +162,16 @@ class BlockMask:
             mask_mod: What holds inside partial blocks; everything if None.
             seq_lengths: (n_queries, n_keys); whole blocks if None.
             compute_q_blocks: Also give the transposed lists, which a backward needs.
+            dq_write_order: See the class.
+            dq_write_order_full: See the class.
+            dq_kv_order: See the class; a bool goes to ``dq_kv_order_spt``.
         """
-        if kv_indices.dim() < 2:
-            raise BlockMaskArgumentError(problem="kv_indices needs at least 2 dimensions")
+        _check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
         block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
         if seq_lengths is None:
             seq_lengths = (kv_indices.shape[-2] * block[0], kv_indices.shape[-1] * block[1])
+        if not isinstance(dq_kv_order, (bool, torch.Tensor, type(None))):
+            raise BlockMaskArgumentError(problem="dq_kv_order must be a bool, a tensor or None")
         block_mask = cls(
             seq_lengths,
             kv_num_blocks,
@@ -186,103 +184,66 @@ class BlockMask:
             None,
             block,
             noop_mask if mask_mod is None else mask_mod,
+            dq_write_order=dq_write_order,
+            dq_write_order_full=dq_write_order_full,
+            dq_kv_order=dq_kv_order if isinstance(dq_kv_order, torch.Tensor) else None,
+            dq_kv_order_spt=dq_kv_order if isinstance(dq_kv_order, bool) else None,
         )
         if compute_q_blocks:
-            for name in _LISTS[4:]:  # made from the others on first access
+            for name in Q_LISTS:  # made from the others on first access
                 del block_mask._lists[name]
         return block_mask
 
-    @property
-    def mask_mod(self) -> Mod:
-        return self._mask_mod
-
-    @mask_mod.setter
-    def mask_mod(self, mask_mod: Mod) -> None:
-        self._mask_mod = mask_mod
-        self.frozen_mask = None
-
-    @property
-    def table(self) -> RunTable:
-        """The same blocks as runs; B and H of size 1 where all batches or heads share them."""
-        if self._table is None:
-            self._table = self.table_from_lists()
-        return self._table
-
-    @table.setter
-    def table(self, table: RunTable) -> None:
-        self._table = table
-
-    def table_from_lists(self) -> RunTable:
-        """The table that the index lists spell out."""
-        return table_of_lists(
-            self.kv_num_blocks,
-            self.kv_indices,
-            self.full_kv_num_blocks,
-            self.full_kv_indices,
-            self.seq_lengths,
-            self.BLOCK_SIZE,
-        )
-
-    def _list(self, name: str) -> torch.Tensor | None:
-        if name not in self._lists:
-            self._make_lists(transposed=name in _LISTS[4:])
-        return self._lists[name]
-
-    def _make_lists(self, *, transposed: bool) -> None:
-        table = listed_as_pytorch(self.table, self._separate_full_blocks)
-        lists = (table.transpose() if transposed else table).to_lists()
-        arrays: list[np.ndarray[Any, Any] | None] = [lists.kv_num_blocks, lists.kv_indices]
-        if self._separate_full_blocks:
-            arrays += [lists.full_kv_num_blocks, lists.full_kv_indices]
-        else:
-            arrays += [None, None]
-        for name, array in zip(_LISTS[4:] if transposed else _LISTS[:4], arrays, strict=True):
-            self._lists[name] = None if array is None else self._batched(torch.from_numpy(array))
-
-    def _batched(self, blocks: torch.Tensor) -> torch.Tensor:
-        """(B or 1, H or 1, ...) as (..., ...) with the batch dimensions of this mask."""
-        rest = blocks.shape[2:]
-        if len(self.batch_shape) < 2:
-            return blocks.reshape(*self.batch_shape, *rest).to(self._device)
-        return blocks.expand(*self.batch_shape, *rest).to(self._device)
-
-    kv_num_blocks = _required("kv_num_blocks")
-    kv_indices = _required("kv_indices")
-    full_kv_num_blocks = _optional("full_kv_num_blocks")
-    full_kv_indices = _optional("full_kv_indices")
-    q_num_blocks = _optional("q_num_blocks")
-    q_indices = _optional("q_indices")
-    full_q_num_blocks = _optional("full_q_num_blocks")
-    full_q_indices = _optional("full_q_indices")
-
     def as_tuple(self, flatten: bool = True) -> tuple[Any, ...]:
-        """(lengths, the eight lists in the order of the attributes, block size, mask_mod).
+        """(lengths, the tensors, dq_kv_order_spt, block size, mask_mod), as the PyTorch at hand.
+
+        The tensors are the eight lists and the three of the write order, in the order of the
+        attributes; before PyTorch had a write order, the lists alone.
 
         Args:
             flatten: Give the two lengths and the two block sizes as separate items.
         """
-        lists = tuple(self._list(name) for name in _LISTS)
+        parts = [getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)]
+        if _torch_has_write_order():
+            parts += [getattr(self, name) for name in self._TENSOR_ATTRS[8:]]
+            parts.append(self.dq_kv_order_spt)
         if flatten:
-            return (*self.seq_lengths, *lists, *self.BLOCK_SIZE, self.mask_mod)
-        return (self.seq_lengths, *lists, self.BLOCK_SIZE, self.mask_mod)
+            return (*self.seq_lengths, *parts, *self.BLOCK_SIZE, self.mask_mod)
+        return (self.seq_lengths, *parts, self.BLOCK_SIZE, self.mask_mod)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(B, H, n_queries, n_keys); without B and H where they were indexed away."""
+        """(B, H, n_queries, n_keys)."""
         return (*self.batch_shape, *self.seq_lengths)
 
     def numel(self) -> int:
         """Pairs of query and key, over all batches and heads."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     def sparsity(self) -> float:
-        """Percentage of pairs that lie in empty blocks."""
-        return 100.0 * (1.0 - visited_share(self.table))
+        """Percentage of pairs that are not in visited blocks, as PyTorch counts them.
+
+        A block at the end counts in full however short it is, so that the result is too low, even
+        negative, for lengths that are no multiples of the blocks; ``attnc.analyze`` is exact.
+        """
+        if self._lists_follow:
+            table = self.table
+            n_copies = math.prod(self.batch_shape) // max(1, table.n_batch * table.n_heads)
+            n_visited = (table.n_partial + table.n_full) * n_copies
+        else:
+            n_visited = int(self.kv_num_blocks.sum())
+            if self.full_kv_num_blocks is not None:
+                n_visited += int(self.full_kv_num_blocks.sum())
+        n_pairs = self.numel()
+        return 100 * (1 - n_visited * math.prod(self.BLOCK_SIZE) / n_pairs) if n_pairs else 0.0
 
     def to_dense(self) -> torch.Tensor:
         """(..., n_q_blocks, n_kv_blocks) int32: 1 where a block is visited."""
-        visited = self.table.to_dense() != Kind.EMPTY
-        return self._batched(torch.from_numpy(visited.astype(np.int32)))
+        if self._lists_follow:
+            visited = self.table.to_dense() != Kind.EMPTY
+            return self._batched(torch.from_numpy(visited).to(torch.int32))
+        dense = dense_of_lists(self.kv_num_blocks, self.kv_indices)
+        return dense if self.full_kv is None else dense | dense_of_lists(*self.full_kv)
 
     def to_string(self, grid_size: int | tuple[int, int] = (20, 20), limit: int = 4) -> str:
         """A picture per batch and head: visited blocks dark, empty ones blank.
@@ -294,105 +255,174 @@ class BlockMask:
         return block_pictures(self.to_dense().cpu().numpy(), grid_size, limit)
 
     def __str__(self) -> str:
-        head = f"BlockMask(shape={self.shape}, sparsity={self.sparsity():.2f}%"
-        return f"{head},\n{self.to_string().strip()}\n)"
+        head = f"BlockMask(shape={self.shape}, sparsity={self.sparsity():.2f}%, "
+        return f"{head}\n{self.to_string().strip()}\n)"
 
     def __repr__(self) -> str:
-        return (
-            f"BlockMask(shape={self.shape}, BLOCK_SIZE={self.BLOCK_SIZE}, "
-            f"sparsity={self.sparsity():.2f}%, mask_mod={mod_name(self.mask_mod)})"
-        )
+        lines = [f"{name}={self.shape_named(name)}" for name in (*KV_LISTS, *Q_LISTS)]
+        lines += [f"BLOCK_SIZE={self.BLOCK_SIZE}", f"shape={self.shape}"]
+        lines.append(f"sparsity={self.sparsity():.2f}%")
+        lines.append(f"mask_mod={getattr(self.mask_mod, '__name__', self.mask_mod)}")
+        return "BlockMask(\n    " + ",\n    ".join(lines) + "\n)"
 
     def __getitem__(self, index: Any) -> BlockMask:
         """The block mask of some batches, heads and blocks of queries.
 
-        Its mask_mod would see wrong indices, so it raises until it is replaced by assignment.
+        All dimensions stay. The lengths are those of the whole, and the mask_mod, which would see
+        wrong indices, raises; replace both by assignment:
+        ``row = block_mask[:, :, 3]; row.seq_lengths = (1, n_keys); row.mask_mod = ...``.
         """
-        index = index if isinstance(index, tuple) else (index,)
-        index = (*index, slice(None), slice(None), slice(None))[:3]
-        sizes = self.kv_num_blocks.shape[:3]
-        kept = tuple(
-            slice(i % n, i % n + 1) if isinstance(i, int) and -n <= i < n else i
-            for i, n in zip(index, sizes, strict=False)
-        )
-
-        def pick(tensor: torch.Tensor | None) -> torch.Tensor | None:
-            return None if tensor is None else tensor[kept]
-
-        n_rows = self.kv_num_blocks[kept].shape[-1]
-        n_queries = self.seq_lengths[0]
-        if n_rows != self.kv_num_blocks.shape[-1]:
-            n_queries = min(n_queries, n_rows * self.BLOCK_SIZE[0])
-        return BlockMask.from_kv_blocks(
+        self._require_no_order("sliced")
+        kept = _kept(index, self.kv_num_blocks.shape)
+        full = self.full_kv
+        sliced = BlockMask.from_kv_blocks(
             self.kv_num_blocks[kept],
             self.kv_indices[kept],
-            pick(self.full_kv_num_blocks),
-            pick(self.full_kv_indices),
+            None if full is None else full[0][kept],
+            None if full is None else full[1][kept],
             self.BLOCK_SIZE,
             _sliced_mask_mod,
-            (n_queries, self.seq_lengths[1]),
+            self.seq_lengths,
+            compute_q_blocks=self.q_indices is not None,
         )
+        return self._with_write_order_of_its_own(sliced)
 
-    def _adjust(self, new_q_len: int, new_kv_len: int) -> BlockMask:
-        """The upper left corner, for shorter sequences; right for masks that ignore the lengths."""
-        old = self.table
-        if new_q_len > self.seq_lengths[0] or new_kv_len > self.seq_lengths[1]:
+    def _adjust(self, new_q_len: int, new_kv_len: int) -> Self:
+        """The upper left corner, for other lengths; right for masks that ignore the lengths.
+
+        Raises:
+            BlockMaskLengthError: There are no blocks for lengths so long.
+        """
+        self._require_no_order("adjusted")
+        kinds = self.listed_kinds()
+        n_rows = -(-new_q_len // self.BLOCK_SIZE[0])
+        n_columns = -(-new_kv_len // self.BLOCK_SIZE[1])
+        if n_rows > kinds.shape[-2] or n_columns > kinds.shape[-1]:
             raise BlockMaskLengthError(
                 mask_q=self.seq_lengths[0],
                 mask_kv=self.seq_lengths[1],
                 n_queries=new_q_len,
                 n_keys=new_kv_len,
             )
-        n_rows = -(-new_q_len // self.BLOCK_SIZE[0])
-        n_columns = -(-new_kv_len // self.BLOCK_SIZE[1])
-        table = RunTable.from_dense(
-            old.to_dense()[:, :, :n_rows, :n_columns],
-            n_queries=new_q_len,
-            n_keys=new_kv_len,
-            block_m=self.BLOCK_SIZE[0],
-            block_n=self.BLOCK_SIZE[1],
+        corner = kinds[..., :n_rows, :n_columns]
+        full = self.full_kv
+        adjusted = self.from_kv_blocks(
+            *lists_of_dense(corner == Kind.PARTIAL),
+            *((None, None) if full is None else lists_of_dense(corner == Kind.FULL)),
+            BLOCK_SIZE=self.BLOCK_SIZE,
+            mask_mod=self.mask_mod,
+            seq_lengths=(new_q_len, new_kv_len),
+            compute_q_blocks=self.q_indices is not None,
         )
-        batch_shape = (*self.batch_shape, 1, 1)[:2]
-        return BlockMask.from_table(
-            table,
-            self.mask_mod,
-            self.frozen_mask,
-            self._device,
-            (batch_shape[0], batch_shape[1]),
-            self._separate_full_blocks,
-        )
+        return self._with_write_order_of_its_own(adjusted)
 
-    def of_lengths(self, n_queries: int, n_keys: int) -> BlockMask:
-        """A copy of a mask of one block that fits any lengths, for these."""
-        copy = BlockMask.__new__(BlockMask)
-        copy.__dict__.update(self.__dict__, seq_lengths=(n_queries, n_keys), _table=None)
-        return copy
+    def _require_no_order(self, verb: str) -> None:
+        if self.dq_kv_order is not None:
+            raise WriteOrderError(verb=verb)
+
+    def _with_write_order_of_its_own(self, part: _M) -> _M:
+        part.dq_kv_order_spt = self.dq_kv_order_spt
+        if self.dq_write_order is not None:
+            part.add_write_order(descending=bool(self.dq_kv_order_spt))
+        return part
+
+    def add_write_order(self, *, descending: bool) -> None:
+        """Sets ``dq_write_order`` and ``dq_write_order_full``."""
+        if self.q_num_blocks is None or self.q_indices is None:
+            raise BlockMaskArgumentError(problem="a dq_write_order needs the q lists")
+        full_q: Pair | None = None
+        if self.full_kv is not None and self.full_q_num_blocks is not None:
+            assert self.full_q_indices is not None
+            full_q = self.full_q_num_blocks, self.full_q_indices
+        self.dq_write_order, self.dq_write_order_full = write_order(
+            (self.kv_num_blocks, self.kv_indices),
+            self.full_kv,
+            (self.q_num_blocks, self.q_indices),
+            full_q,
+            descending=descending,
+        )
 
     def to(self, device: torch.device | str) -> BlockMask:
         """A copy whose lists are on ``device``; captured tensors of mask_mod stay where they are."""
         moved = BlockMask.__new__(BlockMask)
         moved.__dict__.update(self.__dict__)
-        moved._device = torch.device(device)
-        moved._lists = {
-            name: None if tensor is None else tensor.to(device)
-            for name, tensor in self._lists.items()
-        }
+        moved._move_lists(torch.device(device))
+        for name in self._TENSOR_ATTRS[8:]:
+            tensor = getattr(self, name)
+            setattr(moved, name, None if tensor is None else tensor.to(device))
         return moved
 
     def to_torch(self) -> Any:
         """The same as a ``torch.nn.attention.flex_attention.BlockMask``."""
         from torch.nn.attention.flex_attention import BlockMask as TorchBlockMask
 
+        from attnc.decorator import Kernel
+
+        order = {name: getattr(self, name) for name in (*self._TENSOR_ATTRS[8:], "dq_kv_order_spt")}
         return TorchBlockMask(
             self.seq_lengths,
-            self.kv_num_blocks,
-            self.kv_indices,
-            self.full_kv_num_blocks,
-            self.full_kv_indices,
-            self.q_num_blocks,
-            self.q_indices,
-            self.full_q_num_blocks,
-            self.full_q_indices,
+            *(getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)),
             self.BLOCK_SIZE,
-            getattr(self.mask_mod, "fn", self.mask_mod),
+            self.mask_mod.fn if isinstance(self.mask_mod, Kernel) else self.mask_mod,
+            # Only where there is one: older versions of PyTorch do not know it.
+            **{name: value for name, value in order.items() if value is not None},
         )
+
+    # PyTorch's names, for those who register the class with torch.utils._pytree.
+
+    def _flatten(self) -> tuple[tuple[torch.Tensor, ...], tuple[Any, ...]]:
+        tensors, context = self._flatten_with_keys()
+        return tuple(tensor for _, tensor in tensors), context
+
+    def _flatten_with_keys(
+        self,
+    ) -> tuple[tuple[tuple[GetAttrKey, torch.Tensor], ...], tuple[Any, ...]]:
+        tensors = {name: getattr(self, name) for name in self._TENSOR_ATTRS}
+        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+        context = tuple(getattr(self, name) for name in self._CONTEXT_ATTRS)
+        keyed = tuple((GetAttrKey(name), tensor) for name, tensor in present.items())
+        return keyed, (*context, tuple(present))
+
+    @classmethod
+    def _unflatten(cls, leaves: Iterable[Any], context: tuple[Any, ...]) -> Self:
+        *values, present = context
+        given = dict.fromkeys(cls._TENSOR_ATTRS) | dict(zip(present, leaves, strict=True))
+        given |= dict(zip(cls._CONTEXT_ATTRS, values, strict=True))
+        return cls(**given)
+
+
+_M = TypeVar("_M", bound=BlockMask)
+
+
+def _check_lists(
+    kv_num_blocks: torch.Tensor,
+    kv_indices: torch.Tensor,
+    full_kv_num_blocks: torch.Tensor | None,
+    full_kv_indices: torch.Tensor | None,
+) -> None:
+    if kv_indices.dim() < 2:
+        raise BlockMaskDimensionsError(n_dims=kv_indices.dim())
+    if kv_num_blocks is None:
+        raise BlockMaskListsError(one="kv_num_blocks", other="kv_indices")
+    if (full_kv_num_blocks is None) != (full_kv_indices is None):
+        raise BlockMaskListsError(one="full_kv_num_blocks", other="full_kv_indices")
+
+
+def _kept(index: Any, sizes: Sequence[int]) -> tuple[Any, ...]:
+    """An index of (batch, head, q_block) that keeps dimensions where it gives a number."""
+    given = index if isinstance(index, tuple) else (index,)
+    if (n_missing := 4 - len(given)) > 0 and Ellipsis in [i for i in given if i is Ellipsis]:
+        at = next(place for place, i in enumerate(given) if i is Ellipsis)
+        given = (*given[:at], *[slice(None)] * n_missing, *given[at + 1 :])
+    padded = (*given, slice(None), slice(None), slice(None))[:3]
+    return tuple(
+        (slice(i + n, i + n + 1) if -n <= i < 0 else slice(i, i + 1)) if isinstance(i, int) else i
+        for i, n in zip(padded, (*sizes, 0, 0, 0), strict=False)
+    )
+
+
+@functools.cache
+def _torch_has_write_order() -> bool:
+    from torch.nn.attention.flex_attention import BlockMask as TorchBlockMask
+
+    return "dq_write_order" in TorchBlockMask.__annotations__

@@ -1,4 +1,4 @@
-"""Block masks as text."""
+"""Block masks as text, character for character as PyTorch draws them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ def block_pictures(dense: NDArray[np.int32], grid_size: int | tuple[int, int], l
     """
     n_rows, n_columns = dense.shape[-2:]
     rows, columns = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
-    row_step = 1 if rows == -1 else max(1, -(-n_rows // max(1, rows)))
-    column_step = 1 if columns == -1 else max(1, -(-n_columns // max(1, columns)))
-    positions = list(np.ndindex(dense.shape[:-2]))
+    row_step, column_step = _step(n_rows, rows), _step(n_columns, columns)
     pictures = []
-    for position in positions[:limit]:
-        lines = [str(position)] if position else []
+    for number, position in enumerate(np.ndindex(dense.shape[:-2])):
+        if number == limit:
+            pictures += [
+                "...",
+                "To print out more, set BlockMask.to_string(limit=N)",
+                "You can also index (BlockMask[batch, head]) to choose a specific batch or head",
+            ]
+            break
+        lines = [str(position)]
         for row in range(0, n_rows, row_step):
             shares = (
                 float(dense[position][row : row + row_step, column : column + column_step].mean())
                 for column in range(0, n_columns, column_step)
             )
             lines.append("".join(2 * {0.0: " ", 1.0: "█"}.get(share, "░") for share in shares))
-        pictures.append("\n".join(lines))
-    if len(positions) > limit:
-        n_more = len(positions) - limit
-        pictures.append(f"... {n_more} more: to_string(limit=N), or index the mask by [b, h]")
+        pictures.append("\n".join(lines) + "\n")
     return "\n".join(pictures)
+
+
+def _step(n_blocks: int, most: int) -> int:
+    """Blocks per character."""
+    return max(1, -(-n_blocks // most))
