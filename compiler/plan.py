@@ -15,15 +15,18 @@ from attnc.ir import (
     TRUE,
     DType,
     Expr,
+    Index,
+    IndexName,
     Level,
     Score,
     SlotType,
     canonical_text,
     reads_score,
     slots_of,
+    walk,
 )
 from attnc.schedule import Schedule, schedule
-from attnc.target import Target
+from attnc.target import CpuTarget, Target
 from attnc.tiles import Tiles, tiles_for
 
 if TYPE_CHECKING:
@@ -107,6 +110,8 @@ class Plan:
         bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
         slots: Numbers of the captured tensors that the kernel reads, ascending.
         qk_is_live: The result depends on q and k at all.
+        joins_heads: Query heads of one key head may share a tile of queries (CPUs).
+        multiplies_pairs: Matrix products take pairs of bfloat16 (CPUs); else reals.
         decisions: Every decision with its reason, for people.
     """
 
@@ -118,6 +123,8 @@ class Plan:
     bounds: tuple[tuple[str, Schedule], ...]
     slots: tuple[int, ...]
     qk_is_live: bool
+    joins_heads: bool
+    multiplies_pairs: bool
     decisions: tuple[Decision, ...]
 
     @property
@@ -153,6 +160,8 @@ def make_plan(spec: Spec) -> Plan:
     if not qk_is_live:
         decisions.append(Decision("q @ k is not computed", "the score_mod never reads the score"))
 
+    joins_heads = _joins_heads(spec, decisions)
+    multiplies_pairs = _multiplies_pairs(spec, decisions)
     mask_schedule = None if mask is None else schedule(mask, "m")
     score_schedule = None if score is None else schedule(score, "s")
     for name, part in (("mask", mask_schedule), ("score_mod", score_schedule)):
@@ -174,8 +183,33 @@ def make_plan(spec: Spec) -> Plan:
         bounds=bounds,
         slots=slots_of(*read),
         qk_is_live=qk_is_live,
+        joins_heads=joins_heads,
+        multiplies_pairs=multiplies_pairs,
         decisions=tuple(decisions),
     )
+
+
+def _joins_heads(spec: Spec, decisions: list[Decision]) -> bool:
+    if not isinstance(spec.target, CpuTarget) or not spec.short_queries:
+        return False
+    if not spec.from_table and spec.mask is not None and Index(IndexName.H) in walk(spec.mask):
+        return False
+    why = "they visit the same keys, and few queries fill no tile"
+    decisions.append(Decision("query heads of one key head share a tile", why))
+    return True
+
+
+def _multiplies_pairs(spec: Spec, decisions: list[Decision]) -> bool:
+    target = spec.target
+    if spec.dtype != "bfloat16" or not isinstance(target, CpuTarget):
+        return False
+    if target.multiplies_bfloat16:
+        why = f"{target.isa} has instructions for it; weights are rounded to bfloat16"
+        decisions.append(Decision("products of pairs of bfloat16, summed in float32", why))
+        return True
+    why = f"{target.isa} has no products of bfloat16"
+    decisions.append(Decision("q, k and v are converted to float32", why))
+    return False
 
 
 def _closed_form(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> ClosedForm | None:

@@ -10,20 +10,27 @@ import torch
 from attnc.target import CpuIsa
 
 # Spelled out, not -march=native: the same flags give the same binary on every machine.
+_AVX2 = ("-mavx2", "-mfma", "-mf16c")
+_AVX512 = (
+    *_AVX2,
+    "-mavx512f",
+    "-mavx512bw",
+    "-mavx512dq",
+    "-mavx512vl",
+    "-mprefer-vector-width=512",
+)
 ISA_FLAGS: dict[CpuIsa, tuple[str, ...]] = {
-    "avx512": (
-        "-mavx2",
-        "-mfma",
-        "-mf16c",
-        "-mavx512f",
-        "-mavx512bw",
-        "-mavx512dq",
-        "-mavx512vl",
-        "-mprefer-vector-width=512",
-    ),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "avx512_bf16": (*_AVX512, "-mavx512bf16"),
+    "avx512": _AVX512,
+    "avx2": _AVX2,
     "generic": (),
 }
+
+
+def runnable_isas() -> tuple[CpuIsa, ...]:
+    """Every set of instructions that this machine can run, the widest vectors first."""
+    isas = tuple(ISA_FLAGS)
+    return isas[isas.index(best_isa()) :]
 
 
 @functools.cache
@@ -34,7 +41,7 @@ def best_isa() -> CpuIsa:
     # torch has asked cpuid and the operating system already.
     match torch.backends.cpu.get_cpu_capability():
         case "AVX512":
-            return "avx512"
+            return "avx512_bf16" if torch.cpu._is_avx512_bf16_supported() else "avx512"
         case "AVX2":
             return "avx2"
         case _:

@@ -20,11 +20,11 @@ from attnc.plan import make_plan
 from attnc.render.cpp import render_many
 from attnc.runtime import cpu
 from attnc.runtime.build import COMMON_FLAGS
-from attnc.runtime.isa import ISA_FLAGS
+from attnc.runtime.isa import ISA_FLAGS, runnable_isas
 from attnc.runtime.reference import ReferenceResult, reference_attention
 from attnc.runtime.tiled import TiledKernel
 
-ISAS = ("avx512", "avx2", "generic")
+ISAS = runnable_isas()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3, torch.float64: 1e-12}
 

@@ -48,6 +48,7 @@ _DOUBLE_EXP2 = (
 )
 # Rows and vectors of the register tile of matrix products: they fill the vector registers.
 _REGISTER_TILES: dict[CpuIsa, tuple[int, int]] = {
+    "avx512_bf16": (4, 4),
     "avx512": (4, 4),
     "avx2": (4, 2),
     "generic": (4, 2),
@@ -63,10 +64,9 @@ class Array:
 
 
 @dataclass(frozen=True)
-class PhaseText:
-    """What happens to a FULL or to a PARTIAL tile of scores."""
+class LoopText:
+    """A loop over the scores of a tile: what it fills per column, and its body."""
 
-    has_loop: bool
     column_arrays: tuple[Array, ...]
     column_lines: tuple[str, ...]
     row_lines: tuple[str, ...]
@@ -91,6 +91,7 @@ class KernelText:
     name: str
     real: str
     storage: str
+    unit: str
     head_dim: int
     value_dim: int
     block_m: int
@@ -99,11 +100,13 @@ class KernelText:
     uses_table: bool
     visits_full: bool
     visits_partial: bool
+    joins_heads: bool
     uniform_lines: tuple[str, ...]
     row_arrays: tuple[Array, ...]
     row_lines: tuple[str, ...]
-    full: PhaseText
-    partial: PhaseText
+    score: LoopText | None  # of FULL tiles
+    mask: LoopText | None  # of PARTIAL tiles: whether a key is visible,
+    visible_score: LoopText  # and what follows where some are
     runs: tuple[RunText, ...]
 
 
@@ -122,6 +125,7 @@ _TEMPLATES = (
     "math.cpp.jinja",
     "gemm.cpp.jinja",
     "softmax.cpp.jinja",
+    "pack.cpp.jinja",
     "drive.cpp.jinja",
     "forward.cpp.jinja",
     "entry.cpp.jinja",
@@ -168,16 +172,20 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
 
 def _kernel_text(plan: Plan, name: str) -> KernelText:
     spec = plan.spec
-    full = _phase(plan, is_partial=False)
-    partial = _phase(plan, is_partial=True)
-    row_lines, row_arrays, row_reads = _rows(plan, full.reads | partial.reads)
+    score = None if plan.score is None else _loop(plan, plan.score, "row[j] = {};")
+    mask = None if plan.mask is None else _loop(plan, plan.mask, "visible[j] = -(Int<real>)({});")
+    shown = "row[j] = visible[j] ? {} : -Limits<real>::inf;"
+    visible_score = _loop(plan, plan.score, shown)
+    loops = [loop for loop in (score, mask, visible_score) if loop is not None]
+    inner_reads = frozenset().union(*(loop.reads for loop in loops))
+    row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     runs, bound_names = _runs(plan)
     closed = plan.closed_form
-    reads = full.reads | partial.reads | row_reads
     return KernelText(
         name=name,
         real=CPP_TYPES[spec.float_dtype],
         storage=STORAGE_TYPES[spec.dtype],
+        unit="Pair" if plan.multiplies_pairs else CPP_TYPES[spec.float_dtype],
         head_dim=spec.head_dim,
         value_dim=spec.value_dim,
         block_m=plan.tiles.block_m,
@@ -186,39 +194,32 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         uses_table=plan.uses_table,
         visits_full=closed is None or bool(runs),
         visits_partial=plan.has_partial_tiles and (closed is None or bool(runs)),
-        uniform_lines=_uniforms(plan, reads, bound_names),
+        joins_heads=plan.joins_heads,
+        uniform_lines=_uniforms(plan, inner_reads | row_reads, bound_names),
         row_arrays=row_arrays,
         row_lines=row_lines,
-        full=full,
-        partial=partial,
+        score=score,
+        mask=mask,
+        visible_score=visible_score,
         runs=runs,
     )
 
 
-def _phase(plan: Plan, *, is_partial: bool) -> PhaseText:
-    """Code for one tile: the score_mod, and the mask where the tile is PARTIAL."""
-    mask = plan.mask if is_partial else None
-    parts = [part for part in (plan.score, mask) if part is not None]
+def _loop(plan: Plan, part: Schedule | None, result: str) -> LoopText:
+    """A loop that puts each value of ``part``, or else the plain score, into ``result``."""
+    if part is None:
+        return LoopText((), (), (), (result.format("row[j]"),), frozenset())
     elements = Block(plan.spec.slots)
-    for part in parts:
-        for let in part.at(Level.ELEMENT):
-            elements.declare(let.name, let.expr)
-    result = "row[j]" if plan.score is None else elements.value(plan.score.result)
-    if mask is not None:
-        visible = elements.value(mask.result)
-        if " " in visible:  # a choice in front of ? would swallow it
-            visible = f"({visible})"
-        result = f"{visible} ? {result} : -Limits<real>::inf"
-    element_lines = [*elements.lines, f"row[j] = {result};"]
+    for let in part.at(Level.ELEMENT):
+        elements.declare(let.name, let.expr)
+    elements.lines.append(result.format(elements.value(part.result)))
 
     columns = Block(plan.spec.slots)
     arrays = _arrays(elements.reads, Level.COLUMN)
     if arrays:
-        for part in parts:
-            for let in part.at(Level.COLUMN):
-                columns.declare(let.name, let.expr)
+        for let in part.at(Level.COLUMN):
+            columns.declare(let.name, let.expr)
     stores = [f"{array.name}_column[j] = {array.name};" for array in arrays]
-    column_lines = [*_kv_line(columns.reads), *columns.lines, *stores]
     inputs = [
         f"const {_cpp(a)} {a.name} = {a.name}_column[j];"
         for a in _refs(elements.reads, Level.COLUMN)
@@ -228,12 +229,11 @@ def _phase(plan: Plan, *, is_partial: bool) -> PhaseText:
     rows = [
         f"const {_cpp(a)} {a.name} = {a.name}_row[i];" for a in _refs(elements.reads, Level.ROW)
     ]
-    return PhaseText(
-        has_loop=bool(parts),
+    return LoopText(
         column_arrays=arrays,
-        column_lines=tuple(column_lines),
+        column_lines=(*_kv_line(columns.reads), *columns.lines, *stores),
         row_lines=(*_q_line(elements.reads), *rows),
-        element_lines=(*_kv_line(elements.reads), *inputs, *element_lines),
+        element_lines=(*_kv_line(elements.reads), *inputs, *elements.lines),
         reads=frozenset(elements.reads | columns.reads),
     )
 
@@ -353,7 +353,7 @@ def _cpp(ref: Ref) -> str:
 
 def _q_line(reads: set[Expr]) -> list[str]:
     is_read = Index(IndexName.Q) in reads
-    return ["const int32_t q_idx = (int32_t)item.q_start + i;"] if is_read else []
+    return ["const int32_t q_idx = (int32_t)item.q_start + (i - first_row);"] if is_read else []
 
 
 def _kv_line(reads: set[Expr]) -> list[str]:
