@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from weakref import WeakKeyDictionary
+from weakref import ref
 
 import torch
 
@@ -40,7 +40,8 @@ _SOURCE, _LIBRARY, _PLAN = "kernel.cpp", "kernel.so", "plan.json"
 # multiplications of q . k and of the weights with v, hidden pairs included.
 _WORK_PER_THREAD = 1 << 20
 
-_table_words: WeakKeyDictionary[RunTable, tuple[int, ...]] = WeakKeyDictionary()
+# By id, because tables are compared by content.
+_table_words: dict[int, tuple[ref[RunTable], tuple[int, ...]]] = {}
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,13 @@ def _n_threads(call: Call) -> int:
 
 
 def _words_of(table: RunTable) -> tuple[int, ...]:
-    words = _table_words.get(table)
-    if words is None:
-        words = _table_words[table] = table_words(table)
+    """``table_words``, kept for as long as the table lives."""
+    number = id(table)
+    known = _table_words.get(number)
+    if known is not None and known[0]() is table:
+        return known[1]
+    words = table_words(table)
+    _table_words[number] = (ref(table, lambda _: _table_words.pop(number, None)), words)
     return words
 
 
