@@ -58,7 +58,8 @@ def as_fixed(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Fixed | None:
 def _as_block_mask(mask: Any) -> BlockMask | None:
     if isinstance(mask, BlockMask):
         return mask
-    if not _is_of_torch(type(mask)):
+    cls: type = type(mask)
+    if not _is_of_torch(cls):
         return None
     # Kept, with its table, for as long as nothing in it is replaced; it heeds writes by itself.
     known = _converted.get(mask)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Self, TypeVar
 
 import torch
 from torch.utils._pytree import GetAttrKey
 
+from attnc.block_mask.arguments import check_lists, kept_index
 from attnc.block_mask.lists import Pair, dense_of_lists, lists_of_dense
 from attnc.block_mask.pictures import block_pictures
 from attnc.block_mask.storage import KV_LISTS, Q_LISTS, BlockStorage
 from attnc.block_mask.write_order import write_order
 from attnc.errors import (
     BlockMaskArgumentError,
-    BlockMaskDimensionsError,
     BlockMaskLengthError,
     BlockMaskListsError,
     SlicedMaskModError,
@@ -96,7 +96,7 @@ class BlockMask(BlockStorage):
         dq_kv_order: torch.Tensor | None = None,
         dq_kv_order_spt: bool | None = None,
     ) -> None:
-        _check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
+        check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
         if (full_q_num_blocks is None) != (full_q_indices is None):
             raise BlockMaskListsError(one="full_q_num_blocks", other="full_q_indices")
         if dq_write_order_full is not None and dq_write_order is None:
@@ -108,9 +108,9 @@ class BlockMask(BlockStorage):
         self.dq_write_order_full = dq_write_order_full
         self.dq_kv_order = dq_kv_order
         self.dq_kv_order_spt = dq_kv_order_spt
-        lists = (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
-        lists += (q_num_blocks, q_indices, full_q_num_blocks, full_q_indices)
-        self._hold_lists(dict(zip((*KV_LISTS, *Q_LISTS), lists, strict=True)))
+        kv = (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
+        q = (q_num_blocks, q_indices, full_q_num_blocks, full_q_indices)
+        self._hold_lists(dict(zip((*KV_LISTS, *Q_LISTS), (*kv, *q), strict=True)))
 
     @classmethod
     def from_table(
@@ -166,7 +166,7 @@ class BlockMask(BlockStorage):
             dq_write_order_full: See the class.
             dq_kv_order: See the class; a bool goes to ``dq_kv_order_spt``.
         """
-        _check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
+        check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
         block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
         if seq_lengths is None:
             seq_lengths = (kv_indices.shape[-2] * block[0], kv_indices.shape[-1] * block[1])
@@ -273,7 +273,7 @@ class BlockMask(BlockStorage):
         ``row = block_mask[:, :, 3]; row.seq_lengths = (1, n_keys); row.mask_mod = ...``.
         """
         self._require_no_order("sliced")
-        kept = _kept(index, self.kv_num_blocks.shape)
+        kept = kept_index(index, self.kv_num_blocks.shape)
         full = self.full_kv
         sliced = BlockMask.from_kv_blocks(
             self.kv_num_blocks[kept],
@@ -305,13 +305,16 @@ class BlockMask(BlockStorage):
                 n_keys=new_kv_len,
             )
         corner = kinds[..., :n_rows, :n_columns]
-        full = self.full_kv
+        partial = lists_of_dense(corner == Kind.PARTIAL)
+        full = None if self.full_kv is None else lists_of_dense(corner == Kind.FULL)
         adjusted = self.from_kv_blocks(
-            *lists_of_dense(corner == Kind.PARTIAL),
-            *((None, None) if full is None else lists_of_dense(corner == Kind.FULL)),
-            BLOCK_SIZE=self.BLOCK_SIZE,
-            mask_mod=self.mask_mod,
-            seq_lengths=(new_q_len, new_kv_len),
+            partial[0],
+            partial[1],
+            None if full is None else full[0],
+            None if full is None else full[1],
+            self.BLOCK_SIZE,
+            self.mask_mod,
+            (new_q_len, new_kv_len),
             compute_q_blocks=self.q_indices is not None,
         )
         return self._with_write_order_of_its_own(adjusted)
@@ -358,14 +361,15 @@ class BlockMask(BlockStorage):
 
         from attnc.decorator import Kernel
 
-        order = {name: getattr(self, name) for name in (*self._TENSOR_ATTRS[8:], "dq_kv_order_spt")}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)}
+        for name in (*self._TENSOR_ATTRS[8:], "dq_kv_order_spt"):
+            if (value := getattr(self, name)) is not None:  # older versions do not know the name
+                parts[name] = value
         return TorchBlockMask(
-            self.seq_lengths,
-            *(getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)),
-            self.BLOCK_SIZE,
-            self.mask_mod.fn if isinstance(self.mask_mod, Kernel) else self.mask_mod,
-            # Only where there is one: older versions of PyTorch do not know it.
-            **{name: value for name, value in order.items() if value is not None},
+            seq_lengths=self.seq_lengths,
+            BLOCK_SIZE=self.BLOCK_SIZE,
+            mask_mod=self.mask_mod.fn if isinstance(self.mask_mod, Kernel) else self.mask_mod,
+            **parts,
         )
 
     # PyTorch's names, for those who register the class with torch.utils._pytree.
@@ -386,39 +390,13 @@ class BlockMask(BlockStorage):
     @classmethod
     def _unflatten(cls, leaves: Iterable[Any], context: tuple[Any, ...]) -> Self:
         *values, present = context
-        given = dict.fromkeys(cls._TENSOR_ATTRS) | dict(zip(present, leaves, strict=True))
+        given: dict[str, Any] = dict.fromkeys(cls._TENSOR_ATTRS)
+        given |= dict(zip(present, leaves, strict=True))
         given |= dict(zip(cls._CONTEXT_ATTRS, values, strict=True))
         return cls(**given)
 
 
 _M = TypeVar("_M", bound=BlockMask)
-
-
-def _check_lists(
-    kv_num_blocks: torch.Tensor,
-    kv_indices: torch.Tensor,
-    full_kv_num_blocks: torch.Tensor | None,
-    full_kv_indices: torch.Tensor | None,
-) -> None:
-    if kv_indices.dim() < 2:
-        raise BlockMaskDimensionsError(n_dims=kv_indices.dim())
-    if kv_num_blocks is None:
-        raise BlockMaskListsError(one="kv_num_blocks", other="kv_indices")
-    if (full_kv_num_blocks is None) != (full_kv_indices is None):
-        raise BlockMaskListsError(one="full_kv_num_blocks", other="full_kv_indices")
-
-
-def _kept(index: Any, sizes: Sequence[int]) -> tuple[Any, ...]:
-    """An index of (batch, head, q_block) that keeps dimensions where it gives a number."""
-    given = index if isinstance(index, tuple) else (index,)
-    if (n_missing := 4 - len(given)) > 0 and Ellipsis in [i for i in given if i is Ellipsis]:
-        at = next(place for place, i in enumerate(given) if i is Ellipsis)
-        given = (*given[:at], *[slice(None)] * n_missing, *given[at + 1 :])
-    padded = (*given, slice(None), slice(None), slice(None))[:3]
-    return tuple(
-        (slice(i + n, i + n + 1) if -n <= i < 0 else slice(i, i + 1)) if isinstance(i, int) else i
-        for i, n in zip(padded, (*sizes, 0, 0, 0), strict=False)
-    )
 
 
 @functools.cache
