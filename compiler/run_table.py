@@ -23,21 +23,6 @@ class Kind(IntEnum):
     FULL = 2
 
 
-@dataclass(frozen=True)
-class IndexLists:
-    """Block lists as in PyTorch's BlockMask, int32.
-
-    ``kv_num_blocks``: (n_batch, n_heads, n_q_blocks), number of PARTIAL tiles.
-    ``kv_indices``: (n_batch, n_heads, n_q_blocks, n_kv_blocks), their key blocks, ascending,
-    then zeros. ``full_*``: the same for FULL tiles.
-    """
-
-    kv_num_blocks: NDArray[np.int32]
-    kv_indices: NDArray[np.int32]
-    full_kv_num_blocks: NDArray[np.int32]
-    full_kv_indices: NDArray[np.int32]
-
-
 @dataclass(frozen=True, eq=False)
 class RunTable:
     """Runs of key blocks for each block of queries.
@@ -166,32 +151,6 @@ class RunTable:
             block_n=block_n,
         )
 
-    @staticmethod
-    def from_lists(
-        lists: IndexLists, *, n_queries: int, n_keys: int, block_m: int, block_n: int
-    ) -> RunTable:
-        """Table of PyTorch block lists; a tile in both lists counts as FULL."""
-        n_batch, n_heads, _ = lists.kv_num_blocks.shape
-        n_kv_blocks = -(-n_keys // block_n)
-        partial = _listed_tiles(lists.kv_num_blocks, lists.kv_indices, n_kv_blocks)
-        full = _listed_tiles(lists.full_kv_num_blocks, lists.full_kv_indices, n_kv_blocks)
-        tiles = np.concatenate([np.unique(full), np.setdiff1d(partial, full)])
-        kinds = np.full(len(tiles), Kind.PARTIAL, np.int8)
-        kinds[: len(np.unique(full))] = Kind.FULL
-        rows, columns = np.divmod(tiles, max(n_kv_blocks, 1))
-        return RunTable.from_runs(
-            rows,
-            columns,
-            columns + 1,
-            kinds,
-            n_batch=n_batch,
-            n_heads=n_heads,
-            n_queries=n_queries,
-            n_keys=n_keys,
-            block_m=block_m,
-            block_n=block_n,
-        )
-
     def run_rows(self) -> Ints:
         """Row number of each run: (n_runs,), int64."""
         return np.repeat(np.arange(self.n_rows), np.diff(self.offsets))
@@ -203,10 +162,33 @@ class RunTable:
         dense[self.run_rows()[run], columns] = self.kinds[run]
         return dense.reshape(self.n_batch, self.n_heads, self.n_q_blocks, self.n_kv_blocks)
 
-    def to_lists(self) -> IndexLists:
-        """The block lists of PyTorch's BlockMask; their size is that of the dense table."""
-        partial, full = self.split()
-        return IndexLists(*partial._to_list(), *full._to_list())
+    def to_list(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """The numbers of the key blocks in each row, as in PyTorch's BlockMask.
+
+        Returns:
+            How many there are, (n_batch, n_heads, n_q_blocks); and (..., n_q_blocks, n_kv_blocks),
+            their numbers ascending, then those of all other blocks, ascending.
+        """
+        n_columns = self.n_kv_blocks
+        has_runs = np.diff(self.offsets) > 0
+        # Intervals of each row: its runs, the gap before each of them, the gap after the last.
+        gap_starts = np.zeros_like(self.starts)
+        gap_starts[1:] = self.stops[:-1]
+        gap_starts[self.offsets[:-1][has_runs]] = 0
+        last = np.zeros(self.n_rows, np.int32)
+        last[has_runs] = self.stops[self.offsets[1:][has_runs] - 1]
+        rows = np.concatenate([run_rows := self.run_rows(), run_rows, np.arange(self.n_rows)])
+        is_gap = np.arange(len(rows)) >= len(run_rows)
+        order = np.argsort(2 * rows + is_gap, kind="stable")
+        starts = np.concatenate([self.starts, gap_starts, last])[order]
+        ends = np.full(self.n_rows, n_columns, np.int32)
+        lengths = np.concatenate([self.stops, self.starts, ends])[order] - starts
+        places = np.cumsum(lengths, dtype=np.int64) - lengths - rows[order] * n_columns
+        indices = np.tile(np.arange(n_columns, dtype=np.int32), self.n_rows)
+        indices += np.repeat(starts - places.astype(np.int32), lengths)
+        n_listed = np.append(0, np.cumsum(self.stops - self.starts, dtype=np.int64))[self.offsets]
+        shape = (self.n_batch, self.n_heads, self.n_q_blocks)
+        return np.diff(n_listed).astype(np.int32).reshape(shape), indices.reshape(*shape, n_columns)
 
     def split(self) -> tuple[RunTable, RunTable]:
         """Two tables: only the PARTIAL runs, and only the FULL runs."""
@@ -305,15 +287,6 @@ class RunTable:
             *self._geometry(),
         )
 
-    def _to_list(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        run, columns = expanded(self.starts.astype(np.int64), self.stops.astype(np.int64))
-        rows = self.run_rows()[run]
-        counts = np.bincount(rows, minlength=self.n_rows)
-        indices = np.zeros((self.n_rows, self.n_kv_blocks), np.int32)
-        indices[rows, np.arange(len(rows)) - _offsets(counts)[rows]] = columns
-        shape = (self.n_batch, self.n_heads, self.n_q_blocks)
-        return counts.astype(np.int32).reshape(shape), indices.reshape(*shape, self.n_kv_blocks)
-
     def _n_tiles_of(self, kind: Kind) -> int:
         used = self.kinds == kind
         return int((self.stops[used] - self.starts[used]).sum(dtype=np.int64))
@@ -348,13 +321,3 @@ def _offsets(counts: Ints) -> Ints:
     offsets = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=offsets[1:])
     return offsets
-
-
-def _listed_tiles(
-    n_blocks: NDArray[np.int32], indices: NDArray[np.int32], n_kv_blocks: int
-) -> Ints:
-    """Tile numbers ``row * n_kv_blocks + kv_block`` that a pair of lists names."""
-    counts = n_blocks.reshape(-1).astype(np.int64)
-    row, place = expanded(np.zeros_like(counts), counts)
-    columns = indices.reshape(len(counts), indices.shape[-1])[row, place].astype(np.int64)
-    return row * n_kv_blocks + columns

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnc.run_table import IndexLists, Kind, RunTable
+from attnc.run_table import Kind, RunTable
 
 
 @st.composite
@@ -89,30 +89,14 @@ def test_refine_refuses_tiles_that_do_not_divide() -> None:
 
 
 @given(tables())
-def test_lists_round_trip_in_any_order(case: tuple[NDArray[np.int8], RunTable]) -> None:
-    """PyTorch's lists, whatever their order, give the table back."""
+def test_lists_are_a_stable_sort(case: tuple[NDArray[np.int8], RunTable]) -> None:
+    """Listed blocks first, then the others, each ascending, as PyTorch's argsort gives them."""
     dense, table = case
-    lists = table.to_lists()
-    flipped = lists.kv_indices.copy().reshape(table.n_rows, table.n_kv_blocks)
-    for row, count in enumerate(lists.kv_num_blocks.reshape(-1)):
-        flipped[row, :count] = flipped[row, :count][::-1]
-    shuffled = IndexLists(
-        lists.kv_num_blocks,
-        flipped.reshape(lists.kv_indices.shape),
-        lists.full_kv_num_blocks,
-        lists.full_kv_indices,
-    )
-
-    back = RunTable.from_lists(
-        shuffled,
-        n_queries=table.n_queries,
-        n_keys=table.n_keys,
-        block_m=table.block_m,
-        block_n=table.block_n,
-    )
-
-    assert np.array_equal(back.to_dense(), dense)
-    assert np.array_equal(lists.kv_num_blocks, (dense == Kind.PARTIAL).sum(3))
+    for kind, part in zip((Kind.PARTIAL, Kind.FULL), table.split(), strict=True):
+        numbers, indices = part.to_list()
+        assert np.array_equal(numbers, (dense == kind).sum(3))
+        assert np.array_equal(indices, np.argsort(dense != kind, axis=3, kind="stable"))
+        assert numbers.dtype == indices.dtype == np.int32
 
 
 @given(tables())

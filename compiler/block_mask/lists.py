@@ -21,7 +21,6 @@ from attnc.runtime.contents import ContentMemory
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
-_SORTED_AT_ONCE = 1 << 22  # blocks; a sort holds 8 bytes for each
 _tables: ContentMemory[RunTable] = ContentMemory()
 
 
@@ -54,24 +53,9 @@ def transposed_lists(n_blocks: torch.Tensor, indices: torch.Tensor) -> Pair:
 
 def lists_of_table(table: RunTable, *, transposed: bool) -> list[Pair]:
     """The pairs of lists of PARTIAL and of FULL blocks, (n_batch, n_heads, ...) each."""
-    kinds = table.to_dense()
-    if transposed:
-        kinds = np.ascontiguousarray(kinds.swapaxes(-1, -2))
-    return [_sorted_lists(kinds == kind) for kind in (Kind.PARTIAL, Kind.FULL)]
-
-
-def _sorted_lists(listed: NDArray[np.bool_]) -> Pair:
-    n_columns = listed.shape[-1]
-    rows = ~listed.reshape(-1, n_columns) if n_columns else listed.reshape(0, 0)
-    indices = np.empty(rows.shape, np.int32)
-    step = max(1, _SORTED_AT_ONCE // max(n_columns, 1))
-    for start in range(0, len(rows), step):
-        chunk = rows[start : start + step]
-        indices[start : start + step] = np.argsort(chunk, axis=-1, kind="stable")
-    return (
-        torch.from_numpy(listed.sum(-1, dtype=np.int32)),
-        torch.from_numpy(indices.reshape(listed.shape)),
-    )
+    parts = (table.transpose() if transposed else table).split()
+    pairs = (part.to_list() for part in parts)
+    return [(torch.from_numpy(n_blocks), torch.from_numpy(i)) for n_blocks, i in pairs]
 
 
 def table_of_lists(
