@@ -24,9 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-from filelock import FileLock
-
 from attnc.errors import CacheDirectoryError, CacheWarning
 
 DEFAULT_LIMIT = 1 << 30  # bytes
@@ -68,9 +65,13 @@ def n_builds() -> int:
 
 def disk_cache() -> DiskCache:
     """The cache at ``ATTNC_CACHE_DIR``, or in the user's cache folder."""
-    configured = os.environ.get("ATTNC_CACHE_DIR")
+    folder = os.environ.get("ATTNC_CACHE_DIR")
+    if not folder:
+        from platformdirs import user_cache_dir
+
+        folder = user_cache_dir("attnc")
     # Absolute: the compiler runs in another folder, and the program may change its own.
-    return _cache_at(str(Path(configured or platformdirs.user_cache_dir("attnc")).absolute()))
+    return _cache_at(str(Path(folder).absolute()))
 
 
 def fetch(digest: str, build: Callable[[Path], None]) -> Entry:
@@ -126,6 +127,8 @@ class DiskCache:
             if entry is not None:
                 _touch(entry)
                 return entry
+            from filelock import FileLock  # loading a kernel that is there does without
+
             try:
                 (self.root / _LOCKS).mkdir(mode=0o700, exist_ok=True)
                 lock = FileLock(self.root / _LOCKS / digest)

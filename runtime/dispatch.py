@@ -18,6 +18,7 @@ from attnc.mods import Mod
 from attnc.plan import Spec
 from attnc.run_table import RunTable
 from attnc.runtime.call import Call, CompiledKernel
+from attnc.runtime.collection import collection_put_off
 from attnc.runtime.contents import ContentMemory
 from attnc.runtime.layout import Layout, layout_of
 from attnc.simplify import simplify
@@ -345,7 +346,9 @@ def _make_entry(key: _Key) -> _Entry:
         wants_max=key.wants_max,
     )
     mask_slots = () if mask is None else slots_of(mask)
-    entry = _Entry(load_kernel(spec, strict=key.strict), lifted.values, mask, mask_slots)
+    with collection_put_off():
+        kernel = load_kernel(spec, strict=key.strict)
+    entry = _Entry(kernel, lifted.values, mask, mask_slots)
     with _lock:
         _front[key] = entry
         while len(_front) > _MAX_FRONT_ENTRIES:
