@@ -1,6 +1,6 @@
 """Classes of the tiles of a mask: EMPTY, PARTIAL or FULL, exact, without visiting all tiles.
 
-The whole rectangle is asked first; only what the interval analysis leaves open is split, level
+Large rectangles are asked first; only what the interval analysis leaves open is split, level
 by level, down to tiles. There two witnesses, a visible and a hidden pair, prove PARTIAL; the few
 tiles that are still open are evaluated element by element. Work and memory follow the boundary
 of the mask, not its area.
@@ -8,6 +8,7 @@ of the mask, not its area.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from attnc.run_table import Kind, RunTable, expanded
 
 Ints = NDArray[np.int64]
 
+# A level of few boxes takes as long as one of so many: NumPy's calls, not its work.
+_FIRST_BOXES = 1 << 10
 _MAX_BOXES = 1 << 17
 _MAX_ELEMENTS = 1 << 22
 _MAX_POINTS = 1 << 20
@@ -159,13 +162,8 @@ _Runs = tuple[Ints, Ints, Ints, NDArray[np.int8]]
 
 def _split(mask: Expr, geometry: Geometry, facts: Facts) -> tuple[list[_Runs], _Rectangles]:
     """FULL runs (rows, starts, stops, kinds) found above or at tile size, and the open tiles."""
-    n_groups = geometry.n_batch * geometry.n_heads
     # Sizes of a rectangle, in tiles; halved at each level until both are 1.
-    height = 1 << max(geometry.n_q_blocks - 1, 0).bit_length()
-    width = 1 << max(geometry.n_kv_blocks - 1, 0).bit_length()
-    is_nothing = not (geometry.n_q_blocks and geometry.n_kv_blocks)
-    group = np.arange(0 if is_nothing else n_groups)
-    front = _Rectangles(group, np.zeros_like(group), np.zeros_like(group))
+    front, height, width = _first_rectangles(geometry)
     runs: list[_Runs] = []
     while len(front):
         truths = _truths_of(mask, front, height, width, geometry, facts)
@@ -175,6 +173,24 @@ def _split(mask: Expr, geometry: Geometry, facts: Facts) -> tuple[list[_Runs], _
             break
         front, height, width = _halved(front, height, width, geometry)
     return runs, front
+
+
+def _first_rectangles(geometry: Geometry) -> tuple[_Rectangles, int, int]:
+    """All rectangles of the greatest size that there are enough of; their height and width."""
+    n_groups = geometry.n_batch * geometry.n_heads
+    height = 1 << max(geometry.n_q_blocks - 1, 0).bit_length()
+    width = 1 << max(geometry.n_kv_blocks - 1, 0).bit_length()
+
+    def grid(height: int, width: int) -> tuple[int, int, int]:
+        return n_groups, -(-geometry.n_q_blocks // height), -(-geometry.n_kv_blocks // width)
+
+    while height * width > 1:
+        finer = max(height // 2, 1), max(width // 2, 1)
+        if math.prod(grid(*finer)) > _FIRST_BOXES:
+            break
+        height, width = finer
+    group, row, column = np.indices(grid(height, width)).reshape(3, -1)
+    return _Rectangles(group, row, column), height, width
 
 
 def _truths_of(
