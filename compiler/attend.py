@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch._compile import _disable_dynamo
 
 from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.errors import (
     DeviceError,
+    DimensionsError,
     FunctionTransformError,
     GradientNotSupportedError,
     InputDTypeError,
     InputTypeError,
     ShapeError,
 )
-from attnc.mods import Mod, require_alone, require_kind
+from attnc.mods import Mod, is_plain_function, require_alone, require_kind
 from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
+from attnc.runtime.layout import layout_of
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -93,9 +93,59 @@ def attend(
     strict: bool = False,
 ) -> Outputs:
     """As ``attention``, with every output that a kernel can give."""
-    attend_here = _outside_of_graphs if torch.compiler.is_dynamo_compiling() else _attend
+    attend_here = _attend_in_graph if _makes_graph(q) else _attend
     return attend_here(
         q, k, v, mask, score, scale, enable_gqa, wants_lse, wants_max, backend, strict
+    )
+
+
+def _run_whole(function: Callable[..., Any]) -> None:
+    """Makes dynamo trace ``function`` inside its callers only, never by itself.
+
+    Where dynamo cannot trace a mod, the call runs as it stands, between two graphs.
+    """
+    frames = torch._C._dynamo.eval_frame
+    skip = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
+    frames.set_code_exec_strategy(function.__code__, skip)
+
+
+_run_whole(attend)
+
+
+def _makes_graph(q: torch.Tensor) -> bool:
+    """Whether calls are recorded: by torch.compile, export, or a mode or tensor that does so."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        return True
+    cls = type(q)
+    if cls is torch.Tensor or cls is torch.nn.Parameter:
+        return False
+    disabled = torch._C._disabled_torch_dispatch_impl
+    return getattr(cls, "__torch_dispatch__", disabled) is not disabled
+
+
+def _attend_in_graph(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Any,
+    score: Mod | None,
+    scale: float | None,
+    enable_gqa: bool,
+    wants_lse: bool,
+    wants_max: bool,
+    backend: str | None,
+    strict: bool,
+) -> Outputs:
+    from attnc.in_graph import attend_in_graph
+
+    if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
+        raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
+    if not q.is_meta and torch.is_autocast_enabled(q.device.type):
+        dtype = torch.get_autocast_dtype(q.device.type)
+        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+    _check_inputs(q, k, v, enable_gqa)
+    return attend_in_graph(
+        q, k, v, mask, score, scale, wants_lse, wants_max, backend, strict
     )
 
 
@@ -112,22 +162,25 @@ def _attend(
     backend: str | None,
     strict: bool,
 ) -> Outputs:
-    if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
+    is_tensor = isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor)
+    if not (is_tensor and isinstance(v, torch.Tensor)):
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
-    if not q.is_meta and torch.is_autocast_enabled(q.device.type):
+    if torch.is_autocast_enabled("cpu") if q.is_cpu else _is_autocast_elsewhere(q):
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
-    _check_inputs(q, k, v, enable_gqa)
-    q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
+    layout = layout_of(q, k, v, enable_gqa, _check_inputs)
+    if q.is_neg() or k.is_neg() or v.is_neg():
+        q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     inputs = Inputs(
-        q=q,
-        k=k,
-        v=v,
-        mask=_resolved_mask(mask, q, k),
-        score=score,
-        scale=1.0 / math.sqrt(q.shape[3]) if scale is None else float(scale),
+        q,
+        k,
+        v,
+        None if mask is None else _resolved_mask(mask, q, k),
+        score,
+        layout.scale if scale is None else float(scale),
+        layout,
     )
-    if score is not None:
+    if score is not None and not is_plain_function(score, 5):
         require_kind(score, "score_mod", "score")
         require_alone(score, "score")
     _refuse_transforms(q, k, v)
@@ -138,10 +191,8 @@ def _attend(
     return run(inputs, chosen, wants_lse=wants_lse, wants_max=wants_max, strict=strict)
 
 
-@_disable_dynamo
-def _outside_of_graphs(*args: Any, **kwargs: Any) -> Outputs:
-    """As ``attend``, which torch.compile then calls as it stands, between two graphs."""
-    return _attend(*args, **kwargs)
+def _is_autocast_elsewhere(q: torch.Tensor) -> bool:
+    return not q.is_meta and torch.is_autocast_enabled(q.device.type)
 
 
 def _class_of(value: Any) -> str:
@@ -157,6 +208,8 @@ def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa:
     for name, tensor in (("k", k), ("v", v)):
         if tensor.device != q.device:
             raise DeviceError(what=name, device=tensor.device, expected=q.device)
+    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
+        raise DimensionsError(q=tuple(q.shape), k=tuple(k.shape), v=tuple(v.shape))
     problem = _shape_problem(q, k, v, enable_gqa)
     if problem is not None:
         what, advice = problem
@@ -168,8 +221,6 @@ def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa:
 def _shape_problem(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool
 ) -> tuple[str, str] | None:
-    if q.dim() != 4 or k.dim() != 4 or v.dim() != 4:
-        return "q, k and v need 4 dimensions", "They are (batch, heads, length, head_dim)."
     if q.shape[3] != k.shape[3] or q.shape[3] == 0:
         return "q and k differ in head_dim, or it is 0", "Their last dimensions must be equal."
     if k.shape[:3] != v.shape[:3]:
@@ -185,9 +236,9 @@ def _shape_problem(
     return None
 
 
-def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed | None:
-    if mask is None:
-        return None
+def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed:
+    if is_plain_function(mask, 4):
+        return mask  # type: ignore[no-any-return]
     fixed = as_fixed(mask, q, k)
     if fixed is not None:
         return fixed

@@ -14,7 +14,7 @@ from attnc.errors import (
     UnsupportedOperationError,
 )
 from attnc.ir import DType, Expr
-from attnc.trace.location import user_location
+from attnc.trace.location import break_graph, user_location
 from attnc.trace.slots import SlotTable
 
 #: Wraps an expression of a dtype.
@@ -222,6 +222,8 @@ class TracedValue:
 
 def refuse(operation: str, instead: str) -> UnsupportedOperationError:
     """The error for an operation that kernels lack, at the user's current line."""
+    if torch.compiler.is_dynamo_compiling():
+        break_graph(f"{operation} has no meaning in a mask or score. {instead}")
     location = user_location()
     return UnsupportedOperationError(
         location=location, source=location.source, operation=operation, instead=instead

@@ -44,6 +44,8 @@ def user_location() -> Location:
     are themselves defined there. Source is looked up, not required: functions made by exec or
     typed into a REPL have none.
     """
+    if torch.compiler.is_dynamo_compiling():  # it has no frames, and tells the line itself
+        return Location("<torch.compile>", 0, _UNKNOWN_SOURCE)
     outermost: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not call_mod.__code__:
@@ -53,6 +55,14 @@ def user_location() -> Location:
     if outermost is None or outermost.f_globals.get("__name__", "").startswith("attnc.trace"):
         return Location("<builtin>", 0, _UNKNOWN_SOURCE)
     return _location(outermost)
+
+
+def break_graph(message: str) -> None:
+    """Ends dynamo's graph here; with ``fullgraph=True`` that is an error with ``message``.
+
+    Without, the call that holds this one is run as it stands, and raises what it raises.
+    """
+    torch._dynamo.graph_break(msg=message)
 
 
 def raised_at(error: BaseException) -> Location:

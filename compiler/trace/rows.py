@@ -176,6 +176,11 @@ class _Parts:
     def _add_slice(self, item: slice, size: int) -> None:
         if any(isinstance(bound, Symbol) for bound in (item.start, item.stop, item.step)):
             raise data_dependent("a slice with traced bounds")
+        if item.start is None and item.stop is None and item.step is None:
+            axis = len(self.sizes)  # all of it, also where the size is a symbol
+            self.sizes.append(size)
+            self.sources.append(lambda own, shared: own[axis])
+            return
         selected = range(size)[item]
         if (selected.start, selected.step) != (0, 1) or len(selected) != size:
             self.wraps = True

@@ -52,18 +52,15 @@ _NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
 _COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
 
 #: They would be drawn once, when the kernel is traced, and be the same for every pair.
-_RANDOM = frozenset(
+RANDOM = frozenset(
     {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like"}
     | {"normal", "bernoulli", "multinomial", "poisson", "binomial", "dropout"}
 )
 
 _SCALARS = (Symbol, int, float, bool)
 
-#: Makes the tracer of one run, which computes floats in that dtype.
-MakeContext = Callable[[SlotTable, DType], "Tracer"]
-
 #: By identity, because the name of a torch function is no constant while dynamo traces.
-_FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
+FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
     function: name
     for name in (*ELEMENTWISE, *SPECIAL)
     for owner in (torch.Tensor, torch.nn.functional, torch)
@@ -83,12 +80,12 @@ def trace_mask(
     slots: SlotTable,
     *,
     with_locations: bool = False,
-    make_context: MakeContext | None = None,
+    tracer: Tracer | None = None,
 ) -> Traced:
     """The bool expression that ``fn(b, h, q_idx, kv_idx)`` computes.
 
     Floats that no tensor gives a width are float32. Captured tensors are added to ``slots``.
-    ``make_context`` makes another tracer than the usual one.
+    ``tracer`` runs it in place of the usual one.
 
     Raises:
         TraceError: ``fn`` does something a kernel cannot do; the subclass tells what.
@@ -96,11 +93,11 @@ def trace_mask(
         Exception: whatever ``fn`` itself raises.
     """
     recipe = None
-    if not (with_locations or make_context or torch.compiler.is_dynamo_compiling()):
-        recipe = recipe_of(fn, slots, None, _FUNCTION_NAMES)
+    if not (with_locations or tracer or torch.compiler.is_dynamo_compiling()):
+        recipe = recipe_of(fn, slots, None, FUNCTION_NAMES)
         if recipe is not None and (expr := recall(recipe, slots)) is not None:
             return Traced(expr, _NO_LOCATIONS)
-    context = (make_context or Tracer)(slots, FLOAT32)
+    context = tracer or Tracer(slots, FLOAT32)
     result, locations = _run(context, fn, "mask_mod", (), with_locations)
     if isinstance(result, (bool, np.bool_)):
         return Traced(Const(bool(result), BOOL), locations)
@@ -125,7 +122,7 @@ def trace_score(
     float_dtype: DType = FLOAT32,
     *,
     with_locations: bool = False,
-    make_context: MakeContext | None = None,
+    tracer: Tracer | None = None,
 ) -> Traced:
     """The expression that ``fn(score, b, h, q_idx, kv_idx)`` computes, as ``float_dtype``.
 
@@ -133,11 +130,11 @@ def trace_score(
         TraceError: as for ``trace_mask``.
     """
     recipe = None
-    if not (with_locations or make_context or torch.compiler.is_dynamo_compiling()):
-        recipe = recipe_of(fn, slots, float_dtype, _FUNCTION_NAMES)
+    if not (with_locations or tracer or torch.compiler.is_dynamo_compiling()):
+        recipe = recipe_of(fn, slots, float_dtype, FUNCTION_NAMES)
         if recipe is not None and (expr := recall(recipe, slots)) is not None:
             return Traced(expr, _NO_LOCATIONS)
-    context = (make_context or Tracer)(slots, float_dtype)
+    context = tracer or Tracer(slots, float_dtype)
     score = context.symbol(context, Score(float_dtype), float_dtype)
     result, locations = _run(context, fn, "score_mod", (score,), with_locations)
     if isinstance(result, (bool, int, float, Symbol)):
@@ -170,8 +167,7 @@ def _run(
         symbol(context, KV_IDX, INT32),
     )
     try:
-        with _Mode(context):
-            result = call_mod(fn, args)
+        result = context.run(fn, args)
     except TypeError as error:
         if "__array_ufunc__" in str(error):  # np.exp(q_idx): NumPy itself refuses
             raise _numpy_function(error) from error
@@ -271,6 +267,11 @@ class Tracer(Context):
         self.made: dict[int, torch.Tensor] = {}
         self.takes_elements_only = True
 
+    def run(self, fn: Callable[..., Any], args: tuple[Symbol, ...]) -> Any:
+        """What ``fn`` returns on symbols."""
+        with _Mode(self):
+            return call_mod(fn, args)
+
     def knows(self, name: str) -> bool:
         return name in ELEMENTWISE or name in SPECIAL
 
@@ -354,11 +355,11 @@ class _Mode(TorchFunctionMode):
         if func is torch.Tensor.__getitem__ and (element := self._element(*args)) is not None:
             return element
         kwargs = kwargs or {}
-        name = _FUNCTION_NAMES.get(func) or func.__name__
+        name = FUNCTION_NAMES.get(func) or func.__name__
         if _meets_symbol(args) or (kwargs and _meets_symbol(kwargs.values())):
             return self.context.call(name, args, kwargs)
         self.context.takes_elements_only = False
-        if name in _RANDOM:
+        if name in RANDOM:
             advice = "Draw a tensor before the call and index it: noise[q_idx, kv_idx]."
             raise refuse(_spelling(name), advice)
         made = self.context.made

@@ -1,0 +1,86 @@
+"""``attend`` while a graph is made, by torch.compile, export or another tracer.
+
+The mask and the score become texts and tensors, which one operator takes: see ``library``. Under
+torch.compile dynamo runs all of this, so it is plain Python without locks, hashes or frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from attnc.library import attention_op
+from attnc.mods import Mod, require_alone
+from attnc.printer import format_program
+from attnc.runtime.dispatch import Outputs
+from attnc.trace import trace_mask, trace_score
+from attnc.trace.in_graph import GraphSlots, GraphTracer, read_lines
+from attnc.trace.location import break_graph
+from attnc.trace.slots import FLOAT32, FLOAT64
+
+
+def attend_in_graph(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Any,
+    score: Mod | None,
+    scale: float | None,
+    wants_lse: bool,
+    wants_max: bool,
+    backend: str | None,
+    strict: bool,
+) -> Outputs:
+    """As ``attend``, for checked inputs."""
+    slots = GraphSlots(q.device)
+    mask_text = score_text = ""
+    if mask is not None:
+        require_alone(mask, "mask")
+        tracer = GraphTracer(slots, FLOAT32)
+        mask_text = _readable(tracer.text(trace_mask(mask, slots, tracer=tracer).expr))
+    if score is not None:
+        require_alone(score, "score")
+        float_dtype = FLOAT64 if q.dtype is torch.float64 else FLOAT32
+        tracer = GraphTracer(slots, float_dtype)
+        traced = trace_score(score, slots, float_dtype, tracer=tracer)
+        score_text = _readable(tracer.text(traced.expr))
+    _refuse_gradients(q, k, v, slots.tensors)
+    out, lse, max_scores = attention_op(
+        q,
+        k,
+        v,
+        slots.tensors,
+        [],
+        mask_text,
+        score_text,
+        slots.numbers,
+        [],
+        scale,
+        wants_lse,
+        wants_max,
+        backend,
+        strict,
+    )
+    return Outputs(out, lse if wants_lse else None, max_scores if wants_max else None)
+
+
+def _refuse_gradients(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captured: Sequence[torch.Tensor]
+) -> None:
+    # The operator refuses as well; dynamo shows that error less plainly than a broken graph.
+    if not (torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled()):
+        return
+    for tensor in (q, k, v, *captured):
+        if tensor.requires_grad:
+            break_graph(
+                f"attention got a tensor of shape {tuple(tensor.shape)} that requires grad, and "
+                "has no backward yet. Run under torch.no_grad(), or pass it with .detach()."
+            )
+
+
+@torch.compiler.assume_constant_result
+def _readable(lines: str) -> str:
+    """The text that graphs show; dynamo calls this instead of tracing it."""
+    return format_program(read_lines(lines))

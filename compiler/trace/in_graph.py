@@ -1,0 +1,299 @@
+"""Tracing while a graph is made: by torch.compile, where dynamo runs the tracer, or by export.
+
+Tensors are not there yet, only their metadata, and sizes may be symbols. Such a number becomes a
+``Param``; its value reaches the kernel beside the expression.
+
+dynamo runs Python an instruction at a time, some 50 us each, and knows no interned nodes: whatever
+a symbol stands for is written as a line of text at once, and the symbol holds a ``Ref`` to it.
+It compares an object of a class of ours with a symbolic number by identity, silently, so there a
+mod gets *stand-ins*: meta tensors, which a mode sees wherever they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
+from typing import Any
+
+import torch
+from torch.fx.experimental.symbolic_shapes import has_static_value
+from torch.overrides import TorchFunctionMode
+
+from attnc.ir import (
+    Binary,
+    BinaryOp,
+    Cast,
+    Compare,
+    CompareOp,
+    Const,
+    DType,
+    Expr,
+    Gather,
+    Index,
+    IndexName,
+    Level,
+    Param,
+    Reduce,
+    ReduceOp,
+    Ref,
+    RowIndex,
+    Score,
+    Select,
+    Unary,
+    UnaryOp,
+)
+from attnc.trace.context import Context, refuse
+from attnc.trace.promotion import cast
+from attnc.trace.rows import gather
+from attnc.trace.slots import INT32, SlotTable, load_dtype
+from attnc.trace.symbols import Row, Symbol
+from attnc.trace.tracer import FUNCTION_NAMES, RANDOM, Tracer
+
+
+_NOT_IN_PLACE = "Write x = x + y in place of x += y."
+_HIDDEN = "Write it with operators, methods of tensors and functions of torch."
+#: Functions behind ``+=`` and its like.
+_IN_PLACE: Mapping[Callable[..., Any], str] = {
+    function: f"__{name[3:]}" if name.startswith("__") else name.removesuffix("_")
+    for name in ("add_", "sub_", "mul_", "div_", "floor_divide_", "remainder_")
+    + ("__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__")
+    if (function := getattr(torch.Tensor, name, None)) is not None
+}
+#: Functions that kernels cannot do even on captured tensors alone.
+_REFUSED: Mapping[Callable[..., Any], str] = {
+    function: name
+    for name in sorted(RANDOM)
+    for owner in (torch, torch.Tensor, torch.nn.functional)
+    if callable(function := getattr(owner, name, None))
+}
+
+
+class GraphSlots(SlotTable):
+    """The captured tensors of a graph, told apart by identity, and its symbolic numbers.
+
+    ``numbers``: the values of ``Param``s, by number.
+    """
+
+    __slots__ = ("numbers",)
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        super().__init__(device)
+        self.numbers: list[int | torch.SymInt] = []
+
+    def slot_of(self, tensor: torch.Tensor) -> int:
+        for slot, known in enumerate(self.tensors):
+            if known is tensor:
+                return slot
+        load_dtype(tensor.dtype)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+
+class GraphTracer(Tracer):
+    """Writes expressions as lines; takes numbers that only a run knows for kernel arguments."""
+
+    __slots__ = ("lines", "met_stand_in", "numbers", "spent", "symbols")
+
+    def __init__(self, slots: GraphSlots, float_dtype: DType) -> None:
+        super().__init__(slots, float_dtype)
+        self.symbol = _symbol
+        self.numbers = slots.numbers
+        self.lines: list[str] = []
+        self.symbols: dict[torch.Tensor, Symbol | Row] = {}
+        self.met_stand_in = False
+        self.spent: list[torch.Tensor] = []  # stand-ins that an operation has overwritten
+
+    def run(self, fn: Callable[..., Any], args: tuple[Symbol, ...]) -> Any:
+        if not torch.compiler.is_dynamo_compiling():
+            return super().run(fn, args)
+        stand_ins = tuple([self.stand_in(arg) for arg in args])
+        with _StandInMode(self):
+            result = fn(*stand_ins)
+        return self.symbolic(result)
+
+    def stand_in(self, value: Any) -> Any:
+        """A tensor in place of a symbol or row; all else as it is."""
+        if isinstance(value, (Symbol, Row)):
+            tensor = torch.empty(value.shape, dtype=value.dtype, device="meta")
+            self.symbols[tensor] = value
+            return tensor
+        if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
+            return tuple([self.stand_in(item) for item in value])
+        return value
+
+    def symbolic(self, value: Any) -> Any:
+        """What a stand-in stands for; all else as it is."""
+        if isinstance(value, torch.Tensor):
+            known = self.symbols.get(value)
+            if known is None and value.device.type == "meta":
+                raise refuse("an operation on indices that torch.compile does not show", _HIDDEN)
+            if known is None:
+                return value
+            self.met_stand_in = True
+            for spent in self.spent:
+                if spent is value:
+                    raise refuse("the old value of what was changed in place", _NOT_IN_PLACE)
+            return known
+        if isinstance(value, (tuple, list)):
+            return tuple([self.symbolic(item) for item in value])
+        if isinstance(value, slice):
+            return slice(
+                self.symbolic(value.start), self.symbolic(value.stop), self.symbolic(value.step)
+            )
+        return value
+
+    def value(self, value: Any) -> Any:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value if has_static_value(value) else self._symbolic(value)
+        if isinstance(value, (torch.SymInt, torch.SymFloat)):
+            return self._symbolic(value)
+        return super().value(value)
+
+    def _symbolic(self, value: Any) -> Symbol:
+        if isinstance(value, (int, torch.SymInt)):
+            return _symbol(self, self._param(value, INT32), INT32)
+        # An argument that is a float would be a constant of the graph. This product is none.
+        number = torch.ones((), dtype=torch.float64, device=self.slots.device) * value
+        return cast(self, gather(self, number, ()), self.float_dtype)
+
+    def _param(self, value: int | torch.SymInt, dtype: DType) -> Param:
+        self.numbers.append(value)
+        return Param(len(self.numbers) - 1, dtype)
+
+    def _tensor(self, tensor: torch.Tensor) -> Symbol | Row:
+        return super()._tensor(tensor) if tensor.dim() else gather(self, tensor, ())
+
+    def text(self, root: Expr) -> str:
+        """All lines, and the name of the one that is the value."""
+        name = self.named(root)
+        return "\n".join([*self.lines, name])
+
+    def named(self, node: Expr) -> str:
+        """The name of the line that computes ``node``, which is written if it is new."""
+        kind = type(node)
+        # A chain of `is`: dynamo pays for every call and every pattern.
+        if kind is Ref:
+            return node.name
+        if kind is Binary:
+            line = f"Binary {node.op.name} {self.named(node.lhs)} {self.named(node.rhs)}"
+        elif kind is Compare:
+            line = f"Compare {node.op.name} {self.named(node.lhs)} {self.named(node.rhs)}"
+        elif kind is Index:
+            line = f"Index {node.name.name}"
+        elif kind is Const:
+            value, dtype = node.value, node.value_dtype
+            if not isinstance(value, bool) and not has_static_value(value):
+                return self.named(self._param(value, dtype))
+            line = f"Const {dtype.name} {value!r}"
+        elif kind is Gather:
+            line = f"Gather {node.load_dtype.name} {node.slot}"
+            for index in node.indices:
+                line += f" {self.named(index)}"
+        elif kind is Unary:
+            line = f"Unary {node.op.name} {self.named(node.x)}"
+        elif kind is Select:
+            branches = f"{self.named(node.if_true)} {self.named(node.if_false)}"
+            line = f"Select {self.named(node.cond)} {branches}"
+        elif kind is Cast:
+            line = f"Cast {node.to.name} {self.named(node.x)}"
+        elif kind is Score:
+            line = f"Score {node.float_dtype.name}"
+        elif kind is Param:
+            line = f"Param {node.value_dtype.name} {node.number}"
+        elif kind is RowIndex:
+            line = f"RowIndex {node.number}"
+        elif kind is Reduce:
+            line = f"Reduce {node.op.name} {node.number} {node.extent} {self.named(node.body)}"
+        else:
+            raise AssertionError(node)
+        name = f"x{len(self.lines)}"
+        self.lines.append(line)
+        return name
+
+
+class _StandInMode(TorchFunctionMode):
+    """Sends torch functions that meet stand-ins to the tracer, leaves the others to the graph."""
+
+    def __init__(self, tracer: GraphTracer) -> None:
+        super().__init__()
+        self.tracer = tracer
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        tracer = self.tracer
+        tracer.met_stand_in = False
+        values = tracer.symbolic(args)
+        named = {name: tracer.symbolic(value) for name, value in kwargs.items()} if kwargs else {}
+        # Of functions written in Python dynamo knows the name, of others the identity.
+        is_python = isinstance(func, FunctionType)
+        if not tracer.met_stand_in:
+            if not is_python and func in _REFUSED:
+                tracer.call(_REFUSED[func], args, kwargs)  # raises
+            return func(*args, **kwargs)
+        name = func.__name__ if is_python else FUNCTION_NAMES.get(func)
+        if name == "pow_" or (name is None and func in _IN_PLACE):
+            name = "pow" if name == "pow_" else _IN_PLACE[func]
+            tracer.spent.append(args[0])
+        if name is None:
+            raise refuse("a function of torch that has no meaning on indices", _HIDDEN)
+        return tracer.stand_in(tracer.call(name, values, named))
+
+
+def _symbol(context: Context, expr: Expr, kind: DType) -> Symbol:
+    assert isinstance(context, GraphTracer)
+    if not isinstance(expr, (Const, Ref)):
+        expr = Ref(context.named(expr), kind, Level.ELEMENT)
+    return Symbol(context, expr, kind)
+
+
+def read_lines(text: str) -> Expr:
+    """The expression that ``GraphTracer.text`` wrote."""
+    *lines, last = text.split("\n")
+    nodes: dict[str, Expr] = {}
+    for number, line in enumerate(lines):
+        nodes[f"x{number}"] = _read(line.split(" "), nodes)
+    return nodes[last]
+
+
+def _read(fields: list[str], nodes: Mapping[str, Expr]) -> Expr:
+    def operands(first: int) -> tuple[Expr, ...]:
+        return tuple(nodes[name] for name in fields[first:])
+
+    match fields[0]:
+        case "Binary":
+            return Binary(BinaryOp[fields[1]], *operands(2))
+        case "Compare":
+            return Compare(CompareOp[fields[1]], *operands(2))
+        case "Index":
+            return Index(IndexName[fields[1]])
+        case "Const":
+            return _constant(DType[fields[1]], fields[2])
+        case "Gather":
+            return Gather(int(fields[2]), operands(3), DType[fields[1]])
+        case "Unary":
+            return Unary(UnaryOp[fields[1]], *operands(2))
+        case "Select":
+            return Select(*operands(1))
+        case "Cast":
+            return Cast(*operands(2), DType[fields[1]])
+        case "Score":
+            return Score(DType[fields[1]])
+        case "Param":
+            return Param(int(fields[2]), DType[fields[1]])
+        case "RowIndex":
+            return RowIndex(int(fields[1]))
+        case "Reduce":
+            return Reduce(ReduceOp[fields[1]], int(fields[2]), int(fields[3]), *operands(4))
+    raise AssertionError(fields)
+
+
+def _constant(dtype: DType, text: str) -> Const:
+    if dtype is DType.BOOL:
+        return Const(text == "True", dtype)
+    return Const(float(text) if dtype.is_float else int(text), dtype)
