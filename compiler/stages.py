@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int, int, int]
 
-MACHINES = ("cpu", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic", "triton", *GPU_TARGETS)
+MACHINES = ("cpu", "cpu-amx", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic", "triton", *GPU_TARGETS)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DEFAULT_SHAPE: Shape = (1, 1, 1024, 1024, 64)
 _SHORT_QUERIES = 16
@@ -266,6 +266,8 @@ def _machine(name: str) -> Target:
     match name:
         case "cpu":
             return _local_cpu()
+        case "cpu-amx":
+            return CpuTarget("amx")
         case "cpu-avx512_bf16":
             return CpuTarget("avx512_bf16")
         case "cpu-avx512":

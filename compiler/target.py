@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-CpuIsa = Literal["avx512_bf16", "avx512", "avx2", "generic"]
+CpuIsa = Literal["amx", "avx512_bf16", "avx512", "avx2", "generic"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +23,16 @@ class CpuTarget:
 
     @property
     def vector_bytes(self) -> int:
-        return {"avx512_bf16": 64, "avx512": 64, "avx2": 32, "generic": 16}[self.isa]
+        return {"avx2": 32, "generic": 16}.get(self.isa, 64)
 
     @property
     def n_vector_registers(self) -> int:
-        return 32 if self.isa.startswith("avx512") else 16
+        return 32 if self.vector_bytes == 64 else 16
 
     @property
     def multiplies_bfloat16(self) -> bool:
         """It has products of pairs of bfloat16, summed in float32."""
-        return self.isa == "avx512_bf16"
+        return self.isa in ("amx", "avx512_bf16")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ _AVX512 = (
     "-mprefer-vector-width=512",
 )
 ISA_FLAGS: dict[CpuIsa, tuple[str, ...]] = {
+    "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
     "avx512_bf16": (*_AVX512, "-mavx512bf16"),
     "avx512": _AVX512,
     "avx2": _AVX2,
@@ -41,7 +42,11 @@ def best_isa() -> CpuIsa:
     # torch has asked cpuid and the operating system already.
     match torch.backends.cpu.get_cpu_capability():
         case "AVX512":
-            return "avx512_bf16" if torch.cpu._is_avx512_bf16_supported() else "avx512"
+            if not torch.cpu._is_avx512_bf16_supported():
+                return "avx512"
+            # The system gives a process its tiles only if it asks for them.
+            has_tiles = torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
+            return "amx" if has_tiles else "avx512_bf16"
         case "AVX2":
             return "avx2"
         case _:

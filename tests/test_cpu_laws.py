@@ -11,7 +11,7 @@ from cpu_kernels import load, program_of, run, spec_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from attnc.runtime.isa import runnable_isas
+from attnc.runtime.isa import ISA_FLAGS, runnable_isas
 from attnc.runtime.reference import reference_attention
 from attnc.testing import (
     InputsRecipe,
@@ -42,8 +42,8 @@ ISAS = st.sampled_from(runnable_isas())
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
 
-def cases(n_programs: int) -> st.SearchStrategy[list[Case]]:
-    case = st.tuples(st.none() | masks(), st.none() | score_mods(), inputs(dtypes=DTYPES))
+def cases(n_programs: int, dtypes: tuple[str, ...] = DTYPES) -> st.SearchStrategy[list[Case]]:
+    case = st.tuples(st.none() | masks(), st.none() | score_mods(), inputs(dtypes=dtypes))
     return st.lists(case, min_size=n_programs, max_size=n_programs)
 
 
@@ -52,6 +52,20 @@ def cases(n_programs: int) -> st.SearchStrategy[list[Case]]:
 def test_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """Whatever mask, score_mod, shape, dtype and strides: kernels give what dense float64 gives."""
     assert_unit_equals_the_oracle(unit, isa)
+
+
+@pytest.mark.skipif("avx512_bf16" not in runnable_isas(), reason="no AVX512-BF16")
+def test_tiles_of_amx_equal_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code around AMX's tile instructions, these in plain C++: it runs where there is no AMX."""
+    flags = (*ISA_FLAGS["avx512_bf16"], "-DATTNC_EMULATE_AMX")
+    monkeypatch.setitem(ISA_FLAGS, "amx", flags)
+
+    @settings(max_examples=2, phases=PHASES)
+    @given(cases(30, ("bfloat16",)))
+    def law(unit: list[Case]) -> None:
+        assert_unit_equals_the_oracle(unit, "amx")
+
+    law()
 
 
 @pytest.mark.slow

@@ -48,6 +48,7 @@ _DOUBLE_EXP2 = (
 )
 # Rows and vectors of the register tile of matrix products: they fill the vector registers.
 _REGISTER_TILES: dict[CpuIsa, tuple[int, int]] = {
+    "amx": (4, 4),
     "avx512_bf16": (4, 4),
     "avx512": (4, 4),
     "avx2": (4, 2),
@@ -159,9 +160,12 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         "float_exp": _FLOAT_EXP,
         "float_exp2": _FLOAT_EXP2,
         "libm_names": _LIBM_NAMES,
+        "uses_amx": target.isa == "amx",
         "names": names,
     }
     *prelude, forward, entry = _TEMPLATES
+    if target.isa == "amx":
+        prelude.insert(prelude.index("gemm.cpp.jinja") + 1, "amx.cpp.jinja")
     parts = [_environment().get_template(name).render(common) for name in prelude]
     for plan, name in zip(plans, names, strict=True):
         kernel = _kernel_text(plan, name)
@@ -181,6 +185,9 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     runs, bound_names = _runs(plan)
     closed = plan.closed_form
+    uniform_lines = _uniforms(plan, inner_reads | row_reads, bound_names)
+    if plan.joins_heads:  # then each loop declares all of them, for its head
+        uniform_lines = tuple(f"[[maybe_unused]] {line}" for line in uniform_lines)
     return KernelText(
         name=name,
         real=CPP_TYPES[spec.float_dtype],
@@ -195,7 +202,7 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         visits_full=closed is None or bool(runs),
         visits_partial=plan.has_partial_tiles and (closed is None or bool(runs)),
         joins_heads=plan.joins_heads,
-        uniform_lines=_uniforms(plan, inner_reads | row_reads, bound_names),
+        uniform_lines=uniform_lines,
         row_arrays=row_arrays,
         row_lines=row_lines,
         score=score,
