@@ -201,9 +201,7 @@ def _as_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
 
 def _as_score_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
     def score_mod(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return evaluate(
-            expr, b=b, h=h, q_idx=q_idx, kv_idx=kv_idx, score=score, tensors=tensors
-        )
+        return evaluate(expr, b=b, h=h, q_idx=q_idx, kv_idx=kv_idx, score=score, tensors=tensors)
 
     return score_mod
 

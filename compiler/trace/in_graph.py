@@ -11,6 +11,7 @@ mod gets *stand-ins*: meta tensors, which a mode sees wherever they go.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
@@ -49,15 +50,48 @@ from attnc.trace.slots import INT32, SlotTable, load_dtype
 from attnc.trace.symbols import Row, Symbol
 from attnc.trace.tracer import FUNCTION_NAMES, RANDOM, Tracer
 
-
 _NOT_IN_PLACE = "Write x = x + y in place of x += y."
-_HIDDEN = "Write it with operators, methods of tensors and functions of torch."
+_HIDDEN = "Use operators, methods as x.abs(), and functions as torch.where."
+#: Python's operators, which dynamo shows as they are when it exports.
+_OPERATORS: Mapping[Callable[..., Any], str] = {
+    getattr(operator, python): name
+    for python, name in (
+        ("add", "add"),
+        ("sub", "sub"),
+        ("mul", "mul"),
+        ("truediv", "div"),
+        ("floordiv", "floor_divide"),
+        ("mod", "remainder"),
+        ("pow", "pow"),
+        ("and_", "bitwise_and"),
+        ("or_", "bitwise_or"),
+        ("xor", "bitwise_xor"),
+        ("lshift", "bitwise_left_shift"),
+        ("rshift", "bitwise_right_shift"),
+        ("matmul", "matmul"),
+        ("getitem", "__getitem__"),
+        ("invert", "bitwise_not"),
+        *((name, name) for name in ("abs", "neg", "eq", "ne", "lt", "le", "gt", "ge")),
+    )
+}
+_NAMES: Mapping[Callable[..., Any], str] = {**FUNCTION_NAMES, **_OPERATORS}
 #: Functions behind ``+=`` and its like.
 _IN_PLACE: Mapping[Callable[..., Any], str] = {
-    function: f"__{name[3:]}" if name.startswith("__") else name.removesuffix("_")
-    for name in ("add_", "sub_", "mul_", "div_", "floor_divide_", "remainder_")
-    + ("__iand__", "__ior__", "__ixor__", "__ilshift__", "__irshift__")
-    if (function := getattr(torch.Tensor, name, None)) is not None
+    function: name
+    for in_place, name in (
+        *((f"{name}_", name) for name in ("add", "sub", "mul", "div")),
+        *((f"{name}_", name) for name in ("floor_divide", "remainder")),
+        ("__iand__", "bitwise_and"),
+        ("__ior__", "bitwise_or"),
+        ("__ixor__", "bitwise_xor"),
+        ("__ilshift__", "bitwise_left_shift"),
+        ("__irshift__", "bitwise_right_shift"),
+    )
+    if (function := getattr(torch.Tensor, in_place, None)) is not None
+} | {
+    getattr(operator, f"i{function.__name__.strip('_')}"): name
+    for function, name in _OPERATORS.items()
+    if hasattr(operator, f"i{function.__name__.strip('_')}")
 }
 #: Functions that kernels cannot do even on captured tensors alone.
 _REFUSED: Mapping[Callable[..., Any], str] = {
@@ -126,13 +160,13 @@ class GraphTracer(Tracer):
         if isinstance(value, torch.Tensor):
             known = self.symbols.get(value)
             if known is None and value.device.type == "meta":
-                raise refuse("an operation on indices that torch.compile does not show", _HIDDEN)
+                raise refuse("A function that torch.compile hides, as abs(x),", _HIDDEN)
             if known is None:
                 return value
             self.met_stand_in = True
             for spent in self.spent:
                 if spent is value:
-                    raise refuse("the old value of what was changed in place", _NOT_IN_PLACE)
+                    raise refuse("The old value of what was changed in place", _NOT_IN_PLACE)
             return known
         if isinstance(value, (tuple, list)):
             return tuple([self.symbolic(item) for item in value])
@@ -236,12 +270,12 @@ class _StandInMode(TorchFunctionMode):
             if not is_python and func in _REFUSED:
                 tracer.call(_REFUSED[func], args, kwargs)  # raises
             return func(*args, **kwargs)
-        name = func.__name__ if is_python else FUNCTION_NAMES.get(func)
+        name = func.__name__ if is_python else _NAMES.get(func)
         if name == "pow_" or (name is None and func in _IN_PLACE):
             name = "pow" if name == "pow_" else _IN_PLACE[func]
             tracer.spent.append(args[0])
         if name is None:
-            raise refuse("a function of torch that has no meaning on indices", _HIDDEN)
+            raise refuse("A function of torch that kernels lack", _HIDDEN)
         return tracer.stand_in(tracer.call(name, values, named))
 
 
