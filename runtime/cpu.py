@@ -71,7 +71,7 @@ class CpuKernel:
         Raises:
             MemoryError: There is no room for the packed keys and values.
         """
-        n_threads = _n_threads(call)
+        n_threads = n_threads_for(call)
         table = None
         if self.uses_table:
             assert call.table is not None, "this kernel reads a table of tiles"
@@ -86,7 +86,7 @@ class CpuKernel:
             raise MemoryError(f"no room for the packed keys and values of {tuple(call.k.shape)}")
 
 
-def _n_threads(call: Call) -> int:
+def n_threads_for(call: Call) -> int:
     """Threads for a call: torch's number of them, fewer where there is little to do."""
     n_threads = torch.get_num_threads()
     if n_threads == 1:
