@@ -2,8 +2,8 @@
 
 import re
 import runpy
-from itertools import chain
 from pathlib import Path
+from random import Random
 
 import torch
 from hypothesis import given
@@ -17,13 +17,20 @@ ROOT = Path(__file__).parents[1]
 token_lists = st.lists(st.lists(st.integers(1, 30000), min_size=1, max_size=20), min_size=1)
 
 
-@given(token_lists, st.integers(1, 50))
-def test_packing_keeps_every_token_in_order(ids: list[list[int]], row_length: int) -> None:
-    """Rows end to end are the sentences; a row is too long only if a single sentence is."""
-    rows = packed(ids, row_length)
+@given(token_lists, st.integers(1, 50), st.integers(1, 40))
+def test_packing_keeps_every_sentence(ids: list[list[int]], row_length: int, tile: int) -> None:
+    """Each sentence is whole and in one row; a row is too long only if a single sentence is."""
+    rows = packed(ids, row_length, tile)
 
-    assert torch.cat([row.input_ids[0] for row in rows]).tolist() == list(chain(*ids))
-    assert torch.cat([row.lengths for row in rows]).tolist() == [len(sentence) for sentence in ids]
+    found = {
+        number: tokens.tolist()
+        for row in rows
+        for number, tokens in zip(
+            row.numbers.tolist(), row.input_ids[0].split(row.lengths.tolist()), strict=True
+        )
+    }
+    assert sum(len(row.numbers) for row in rows) == len(ids)
+    assert [found[number] for number in range(len(ids))] == ids
     assert all(row.doc.numel() <= row_length or len(row.lengths) == 1 for row in rows)
 
 
@@ -32,9 +39,21 @@ def test_packed_tokens_know_their_sentence_and_position(ids: list[list[int]]) ->
     """``doc`` and ``position_ids`` name each token's place in the input."""
     [row] = packed(ids, row_length=10**6)
 
-    places = zip(row.doc[0].tolist(), row.position_ids[0].tolist(), strict=True)
+    places = zip(row.numbers[row.doc[0]].tolist(), row.position_ids[0].tolist(), strict=True)
 
     assert [ids[number][at] for number, at in places] == row.input_ids[0].tolist()
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=10), st.randoms())
+def test_packing_ends_sentences_where_tiles_end(cuts: list[int], random: Random) -> None:
+    """Tiles cut in two, in any order, are put together again: no sentence lies across two."""
+    ids = [[1] * length for cut in cuts for length in (cut, 64 - cut) if length]
+    random.shuffle(ids)
+
+    [row] = packed(ids, row_length=10**6, tile=64)
+
+    ends = set(row.lengths.cumsum(0).tolist())
+    assert ends >= set(range(64, 64 * len(cuts) + 1, 64))
 
 
 @given(token_lists, st.integers(1, 8))

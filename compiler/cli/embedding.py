@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,17 @@ _SENTENCE = re.compile(r'[A-Z"][^*|<>=_{}\\]{70,}\.')
 
 @dataclass(frozen=True)
 class Row:
-    """Whole sentences laid end to end; the three tensors are (1, n_tokens), int64.
+    """Whole sentences laid end to end; the first three tensors are (1, n_tokens), int64.
 
-    ``doc`` numbers the sentence of each token, ``lengths`` counts the tokens of each sentence.
+    ``doc`` numbers the sentence of each token within the row, ``lengths`` counts the tokens of each
+    sentence, ``numbers`` are the sentences' numbers in the input.
     """
 
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     doc: torch.Tensor
     lengths: torch.Tensor
+    numbers: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -98,27 +100,69 @@ def tokenized(texts: Sequence[str]) -> list[list[int]]:
     return ids
 
 
-def packed(ids: Sequence[Sequence[int]], row_length: int = 2048) -> list[Row]:
-    """The sentences in order, in as few rows of at most ``row_length`` tokens as that allows.
+def packed(ids: Sequence[Sequence[int]], row_length: int = 2048, tile: int = 64) -> list[Row]:
+    """The sentences in few rows of at most ``row_length`` tokens, seldom across tiles.
 
     One row at a time goes through the model: the activations of 2048 tokens stay in the cache of
-    a CPU core, those of ten thousand do not.
+    a CPU core, those of ten thousand do not. The sentences are ordered so that most tiles of
+    ``tile`` tokens end where a sentence ends, without padding: such a tile sees itself only.
     """
-    rows: list[list[Sequence[int]]] = [[]]
-    for sentence in ids:
-        if rows[-1] and sum(map(len, rows[-1])) + len(sentence) > row_length:
+    rows: list[list[int]] = [[]]
+    for number in _fitting_order([len(sentence) for sentence in ids], tile):
+        n_tokens = sum(len(ids[other]) for other in rows[-1])
+        if rows[-1] and n_tokens + len(ids[number]) > row_length:
             rows.append([])
-        rows[-1].append(sentence)
-    return [_row(row) for row in rows]
+        rows[-1].append(number)
+    return [_row(ids, row) for row in rows]
 
 
-def _row(row: Sequence[Sequence[int]]) -> Row:
+def _fitting_order(lengths: Sequence[int], tile: int) -> list[int]:
+    """All positions in ``lengths``, in groups that fill one tile exactly, or two, or four; then the
+    rest.
+
+    A group is the longest sentence left and others that end where a tile does.
+    """
+    order: list[int] = []
+    left = sorted(range(len(lengths)), key=lambda number: lengths[number])
+    for n_tiles in (1, 2, 4):
+        of_length: dict[int, list[int]] = {}
+        for number in reversed(left):
+            of_length.setdefault(lengths[number], []).append(number)
+        left = []
+        for length, numbers in of_length.items():
+            while numbers:
+                longest = numbers.pop()
+                others = _filling(-length % (n_tiles * tile), of_length)
+                if others is None:
+                    left.append(longest)
+                else:
+                    order += [longest, *(of_length[other].pop() for other in others)]
+        left.reverse()
+    return order + left
+
+
+def _filling(gap: int, of_length: Mapping[int, Sequence[int]]) -> tuple[int, ...] | None:
+    """Lengths that sum to ``gap``, none more often than it has sentences; None if none do."""
+    sums: dict[int, tuple[int, ...]] = {0: ()}
+    for length, numbers in of_length.items():
+        for _ in range(min(len(numbers), gap // max(length, 1))):
+            for reached, chosen in list(sums.items()):
+                if reached + length <= gap:
+                    sums.setdefault(reached + length, (*chosen, length))
+        if gap in sums:
+            break
+    return sums.get(gap)
+
+
+def _row(ids: Sequence[Sequence[int]], numbers: Sequence[int]) -> Row:
+    row = [ids[number] for number in numbers]
     lengths = torch.tensor([len(sentence) for sentence in row])
     return Row(
         input_ids=torch.tensor([[token for sentence in row for token in sentence]]),
         position_ids=torch.cat([torch.arange(len(sentence)) for sentence in row])[None],
         doc=torch.arange(len(row)).repeat_interleave(lengths)[None],
         lengths=lengths,
+        numbers=torch.tensor(numbers),
     )
 
 
@@ -141,13 +185,16 @@ def _batch(ids: Sequence[Sequence[int]], numbers: Sequence[int]) -> Batch:
 def embed_packed(
     model: Any, rows: Sequence[Row], mask_of: Callable[[torch.Tensor], Any] | None
 ) -> torch.Tensor:
-    """Mean of the last layer over each sentence, (n_sentences, width), by ``mask_of(row.doc)``."""
-    means = []
+    """Mean of the last layer over each sentence, (n_sentences, width), by ``mask_of(row.doc)``.
+
+    In the order of the input.
+    """
+    means = torch.empty(sum(len(row.numbers) for row in rows), model.config.hidden_size)
     for row in rows:
         mask = {} if mask_of is None else {"mask_mod": mask_of(row.doc)}
         hidden = model(row.input_ids, position_ids=row.position_ids, **mask).last_hidden_state
-        means.append(torch.segment_reduce(hidden[0], "mean", lengths=row.lengths))
-    return torch.cat(means)
+        means[row.numbers] = torch.segment_reduce(hidden[0], "mean", lengths=row.lengths)
+    return means
 
 
 def embed_padded(model: Any, batches: Sequence[Batch]) -> torch.Tensor:
