@@ -104,6 +104,9 @@ def _tiles_of_64(target: GpuTarget) -> Tiles:
     """For 16-bit operands of width 64: the largest found that no mask of the tests spills."""
     if target.backend == "hip":
         return Tiles(128, 64, 4, 1, "fits the registers for a head_dim of 64 on AMD")
+    if _capability(target) == 90:
+        reason = "128 keys share what a tile costs each row; wgmma leaves registers for them"
+        return Tiles(128, 128, 8, 2, reason)
     n_stages = 3 if _capability(target) >= 90 else 2
     return Tiles(128, 64, 8, n_stages, "fits the registers for a head_dim of 64")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ from attnc.runtime.triton_build import SOURCE, KernelFacts, kernel_digest, read_
 from attnc.target import INTERPRETER
 
 _MAX_TABLES = 64
+_MAX_LAYOUTS = 1024
 
 _kernels: dict[str, TritonKernel] = {}
-_tables: OrderedDict[tuple[int, torch.device], tuple[RunTable, dict[str, torch.Tensor]]] = (
+_tables: OrderedDict[tuple[int, torch.device], tuple[RunTable, tuple[torch.Tensor, ...]]] = (
     OrderedDict()
 )
 _lock = threading.Lock()
@@ -36,11 +37,18 @@ _launch_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class TritonKernel:
-    """A Triton kernel that is ready to run; ``function`` is its JIT function."""
+    """A Triton kernel that is ready to run.
+
+    Attributes:
+        function: Its JIT function.
+        compiled: What that made of it, by device and by what it specializes on: strides, and
+            whether addresses are multiples of 16.
+    """
 
     spec: Spec
     facts: KernelFacts
     function: Any
+    compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
     @property
     def block_m(self) -> int:
@@ -61,55 +69,74 @@ class TritonKernel:
         n_programs = n_q_blocks * n_heads * n_batch
         if n_programs == 0:
             return
-        arguments = self._arguments(call, n_q_blocks)
-        options = {
+        q, scale = _with_positive_scale(call.q, call.scale)
+        fixed, moving = self._arguments(call, q, scale, n_q_blocks)
+        if self.spec.target == INTERPRETER:
+            with np.errstate(all="ignore"):  # overflow and NaN are values here
+                self.function[(n_programs,)](*fixed, *moving, **self._options)
+            return
+        device = q.device.index
+        if device == torch.cuda.current_device():
+            self._launch(device, n_programs, fixed, moving)
+            return
+        with torch.cuda.device(device):
+            self._launch(device, n_programs, fixed, moving)
+
+    def _launch(
+        self, device: int, n_programs: int, arguments: list[Any], unspecialized: list[Any]
+    ) -> None:
+        """Launches what was compiled for such arguments, which Triton is asked for only once."""
+        key = (
+            device,
+            *(x.data_ptr() % 16 if isinstance(x, torch.Tensor) else x for x in arguments),
+        )
+        compiled = self.compiled.get(key)
+        if compiled is not None:
+            compiled[n_programs, 1, 1](*arguments, *unspecialized)
+            return
+        from triton import knobs
+
+        # One at a time: Triton's settings belong to the process.
+        with _launch_lock, knobs.cache.scope():
+            knobs.cache.dir = str(cache.disk_cache().binaries())
+            compiled = self.function[(n_programs,)](*arguments, *unspecialized, **self._options)
+            if len(self.compiled) >= _MAX_LAYOUTS:
+                self.compiled.clear()
+            self.compiled[key] = compiled
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
             "num_warps": self.facts.n_warps,
             "num_stages": self.facts.n_stages,
             # A fused multiply-add rounds once where the analysis of the mask rounds twice.
             "enable_fp_fusion": False,
         }
-        launch = self.function[(n_programs,)]
-        if self.spec.target == INTERPRETER:
-            with np.errstate(all="ignore"):  # overflow and NaN are values here
-                launch(**arguments, **options)
-            return
-        from triton import knobs
 
-        # One at a time: Triton's settings belong to the process.
-        with _launch_lock, torch.cuda.device(call.q.device), knobs.cache.scope():
-            knobs.cache.dir = str(cache.disk_cache().binaries())
-            launch(**arguments, **options)
-
-    def _arguments(self, call: Call, n_q_blocks: int) -> dict[str, Any]:
-        q, k, v = call.q, call.k, call.v
-        arguments: dict[str, Any] = {
-            **_tensor_arguments("q", q, "bhmd"),
-            **_tensor_arguments("k", k, "bhnd"),
-            **_tensor_arguments("v", v, "bhnd"),
-            **_tensor_arguments("out", call.out, "bhmd"),
-            "scale": call.scale,
-            "n_heads": q.shape[1],
-            "n_queries": q.shape[2],
-            "n_keys": k.shape[2],
-            "group_size": q.shape[1] // k.shape[1],
-            "n_q_blocks": n_q_blocks,
-        }
-        for name in ("k", "v"):
-            if arguments[f"{name}_ptr"].shape[0] == 1:
-                arguments[f"{name}_stride_b"] = 0
+    def _arguments(
+        self, call: Call, q: torch.Tensor, scale: float, n_q_blocks: int
+    ) -> tuple[list[Any], list[Any]]:
+        """The kernel's arguments in its order: those that Triton specializes on, and the others."""
+        k, v = call.k, call.v
+        fixed = [q, *q.stride(), k, *_kv_strides(k), v, *_kv_strides(v), call.out]
+        fixed += call.out.stride()
         if self.spec.wants_lse:
-            arguments["lse_ptr"] = call.lse
+            fixed.append(call.lse)
         if self.spec.wants_max:
-            arguments["max_ptr"] = call.max_scores
-        for number, value in enumerate(call.params):
-            arguments[f"p{number}"] = value
+            fixed.append(call.max_scores)
+        n_heads = q.shape[1]
+        moving = [scale, n_heads, q.shape[2], k.shape[2], n_heads // k.shape[1], n_q_blocks]
+        moving += call.params
         for slot in self.facts.slots:
-            arguments.update(_slot_arguments(slot, call.tensors[slot]))
+            tensor = _readable(call.tensors[slot])
+            fixed += (tensor, *tensor.stride())
+            moving += tensor.shape
         if self.uses_table:
-            assert call.table is not None, "the kernel reads a table"
-            assert (call.table.block_m, call.table.block_n) == (self.block_m, self.block_n)
-            arguments.update(_table_arguments(call.table, q.device))
-        return arguments
+            table = call.table
+            assert table is not None, "the kernel reads a table"
+            assert (table.block_m, table.block_n) == (self.block_m, self.block_n)
+            fixed += _table_arguments(table, q.device)
+        return fixed, moving
 
 
 def load_triton_kernel(spec: Spec) -> TritonKernel:
@@ -149,44 +176,49 @@ def load_module(path: Path, digest: str) -> Any:
     return module
 
 
-def _tensor_arguments(name: str, tensor: torch.Tensor, dims: str) -> dict[str, Any]:
-    strides = {
-        f"{name}_stride_{dim}": stride for dim, stride in zip(dims, tensor.stride(), strict=True)
-    }
-    return {f"{name}_ptr": tensor, **strides}
+def _with_positive_scale(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, float]:
+    """The same products q . k * scale with a scale that keeps their order, as kernels need it."""
+    if scale < 0:
+        return -q, -scale
+    if scale == 0:
+        return q * 0, 1.0
+    return q, scale
 
 
-def _slot_arguments(slot: int, tensor: torch.Tensor) -> dict[str, Any]:
+def _kv_strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Strides of k or v, whose batch of one serves every query."""
+    stride = tensor.stride()
+    return stride if tensor.shape[0] != 1 else (0, *stride[1:])
+
+
+def _readable(tensor: torch.Tensor) -> torch.Tensor:
+    """A captured tensor as a kernel can read it at clamped indices."""
     if tensor.dtype is torch.bool:
         tensor = tensor.view(torch.uint8)
     if 0 in tensor.shape:  # every element of it counts as 0
         tensor = tensor.new_zeros(()).expand((1,) * tensor.dim())
-    arguments: dict[str, Any] = {f"t{slot}_ptr": tensor}
-    for dim, (size, stride) in enumerate(zip(tensor.shape, tensor.stride(), strict=True)):
-        arguments[f"t{slot}_size{dim}"] = size
-        arguments[f"t{slot}_stride{dim}"] = stride
-    return arguments
+    return tensor
 
 
-def _table_arguments(table: RunTable, device: torch.device) -> dict[str, Any]:
-    """The table's arrays on ``device``, kept there as long as the same table is used."""
+def _table_arguments(table: RunTable, device: torch.device) -> tuple[Any, ...]:
+    """The table's strides, and its arrays on ``device``, kept there as long as the same table is used."""
     key = (id(table), device)
     known = _tables.get(key)
     if known is None:
         partial, full = table.split()
-        arrays = {
-            f"{kind}_{field}_ptr": torch.from_numpy(getattr(part, field)).to(device)
-            for kind, part in (("partial", partial), ("full", full))
-            for field in ("offsets", "starts", "stops")
-        }
+        arrays = tuple(
+            torch.from_numpy(array).to(device)
+            for part in (partial, full)
+            for array in (part.offsets, part.starts, part.stops)
+        )
         known = (table, arrays)  # holds the table, so that its id stays its own
         with _lock:
             _tables[key] = known
             while len(_tables) > _MAX_TABLES:
                 _tables.popitem(last=False)
     n_q_blocks = table.n_q_blocks
-    return {
-        **known[1],
-        "table_stride_b": 0 if table.n_batch == 1 else table.n_heads * n_q_blocks,
-        "table_stride_h": 0 if table.n_heads == 1 else n_q_blocks,
-    }
+    return (
+        *known[1],
+        0 if table.n_batch == 1 else table.n_heads * n_q_blocks,
+        0 if table.n_heads == 1 else n_q_blocks,
+    )

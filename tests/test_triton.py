@@ -200,3 +200,19 @@ def test_random_masks_equal_the_oracle(mask: MaskRecipe, recipe: InputsRecipe) -
 def test_random_score_mods_equal_the_oracle(score: ScoreRecipe, recipe: InputsRecipe) -> None:
     """Whatever the score_mod: the kernel gives what dense float64 gives."""
     assert_equals_oracle(*recipe.build(), score=score.build())
+
+
+@pytest.mark.parametrize("scale", [-0.7, 0.0, 3.0])
+@pytest.mark.parametrize("score", [None, lambda s, b, h, q, kv: s / 3 + 0.1 * (kv - q)])
+def test_any_scale(scale: float, score: Any) -> None:
+    """The greatest product need not be the greatest score."""
+    assert_equals_oracle(*qkv(20, 70), mask=window, score=score, scale=scale)
+
+
+def test_a_compared_score_is_the_score() -> None:
+    """A score_mod that compares scores sees what it would see in eager PyTorch."""
+
+    def score(s: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return torch.where(s > 0.0, s * 2.0 + 1.0, s / 3.0 - 1.0)
+
+    assert_equals_oracle(*qkv(20, 70), score=score)

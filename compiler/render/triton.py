@@ -13,8 +13,9 @@ import jinja2
 from attnc.bounds import BlockRun, print_bound
 from attnc.ir import DType, Expr, Gather, Index, Level, Param, Ref, walk
 from attnc.plan import Plan
+from attnc.render.rounding import SCALE, scaled_inside, tolerant_nodes
 from attnc.render.triton_expressions import TritonWriter, type_name
-from attnc.schedule import Let, Schedule
+from attnc.schedule import Let, Schedule, schedule
 from attnc.target import INTERPRETER
 from attnc.tiles import padded
 
@@ -56,13 +57,16 @@ def render(plan: Plan) -> str:
         bound_lines += bounds_writer.assignments(part.lets)
         text = bounds_writer.expression(part.result, name, Level.UNIFORM, bound_lines)
         bound_lines.append(f"{name} = tl.cast({text}, tl.int64)")
-    parts = [part for part in (plan.mask, plan.score) if part is not None]
+    score_schedule, scales_score = _score_schedule(plan)
+    if score_schedule is not None:
+        writer.tolerant = tolerant_nodes(score_schedule)
+    parts = [part for part in (plan.mask, score_schedule) if part is not None]
     hoisted = [
         let for level in (Level.UNIFORM, Level.ROW) for part in parts for let in part.at(level)
     ]
     hoisted_lines = writer.assignments(hoisted)
     mask_lines, mask = _tile_text(writer, plan.mask, "mask")
-    score_lines, score = _tile_text(writer, plan.score, "score")
+    score_lines, score = _tile_text(writer, score_schedule, "score")
     accumulates_64 = spec.float_dtype is DType.FLOAT64
     dot_dtype = _dot_dtype(plan)
     source = (
@@ -70,6 +74,7 @@ def render(plan: Plan) -> str:
         .get_template("forward.py.jinja")
         .render(
             title=_title(plan),
+            is_nvidia=spec.target.name.startswith("sm_"),
             functions=writer.functions | bounds_writer.functions,
             block_m=tiles.block_m,
             block_n=tiles.block_n,
@@ -94,6 +99,7 @@ def render(plan: Plan) -> str:
             mask=mask,
             score_lines=score_lines,
             score=score,
+            scales_score=scales_score,
             qk_is_live=plan.qk_is_live,
             runs=list(_runs(plan)),
             bound_lines=bound_lines,
@@ -108,7 +114,11 @@ def render(plan: Plan) -> str:
 
 def render_functions(names: AbstractSet[str]) -> str:
     """Source of the functions that a ``TritonWriter`` says expressions need."""
-    return _environment().get_template("triton_functions.py.jinja").render(functions=names)
+    return (
+        _environment()
+        .get_template("triton_functions.py.jinja")
+        .render(functions=names, is_nvidia=False)
+    )
 
 
 def loops_of(plan: Plan) -> tuple[Loop, ...]:
@@ -166,6 +176,16 @@ def _bound_lines(plan: Plan) -> list[str]:
     return [f"{name} = tl.cast({name}, tl.int64)" for name in names if name in read]
 
 
+def _score_schedule(plan: Plan) -> tuple[Schedule | None, bool]:
+    """Schedule of the score_mod, and whether it is over the score: otherwise, over q . k."""
+    if plan.score is None or plan.spec.score is None:
+        return None, False
+    inside = scaled_inside(plan.spec.score)
+    if inside is None or not plan.qk_is_live:
+        return plan.score, True
+    return schedule(inside, "s"), False
+
+
 def _tile_text(writer: TritonWriter, part: Schedule | None, name: str) -> tuple[list[str], str]:
     """Statements and result of what a tile computes anew; ("", []) without a schedule."""
     if part is None:
@@ -196,7 +216,7 @@ def _outer_names(node: Expr, slots: tuple[Any, ...]) -> Iterator[str]:
             yield name.value
         case Param(number, _):
             yield f"p{number}"
-        case Ref(name, _, Level.UNIFORM | Level.ROW):
+        case Ref(name, _, Level.UNIFORM | Level.ROW) if name != SCALE:
             yield name
         case Gather(slot, _, _):
             yield f"t{slot}_ptr"

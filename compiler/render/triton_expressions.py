@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from attnc.intervals.sign import is_not_negative
@@ -107,12 +108,14 @@ class TritonWriter:
         raw_params: Constants still have the dtypes that the kernel's arguments have.
         functions: Names of the functions of ``triton_functions.py.jinja`` in use.
         not_negative: Names of ``Let``s whose value cannot be negative.
+        tolerant: Nodes that may be rounded once where the IR rounds twice.
     """
 
     wide_index: bool
     raw_params: bool = False
     functions: set[str] = field(default_factory=set)
     not_negative: set[str] = field(default_factory=set)
+    tolerant: AbstractSet[Expr] = frozenset()
 
     def assignments(self, lets: Iterable[Let]) -> list[str]:
         """Lines that compute ``lets``, without indentation of their own."""
@@ -248,9 +251,27 @@ class TritonWriter:
                 power = self._constant_power(self._typed(lhs, texts), n, dtype)
                 if power is not None:
                     return power
+        if op in (BinaryOp.ADD, BinaryOp.SUB) and node in self.tolerant:
+            fused = self._fused(node, texts)
+            if fused is not None:
+                return fused
         if op in _INFIX and dtype is not DType.BOOL:
             return self._binary_text(op, dtype, *self._operands(lhs, rhs, texts))
         return self._binary_text(op, dtype, self._typed(lhs, texts), self._typed(rhs, texts))
+
+    def _fused(self, node: Binary, texts: dict[Expr, str]) -> str | None:
+        """Text of a sum or difference that has a product as operand, rounded once."""
+        minus = "-" if node.op is BinaryOp.SUB else ""
+        match node:
+            case Binary(_, Binary(BinaryOp.MUL, x, y), z):
+                x_text, y_text = self._typed(x, texts), self._typed(y, texts)
+                z_text = minus + self._typed(z, texts)
+            case Binary(_, z, Binary(BinaryOp.MUL, x, y)):
+                x_text, y_text = minus + self._typed(x, texts), self._typed(y, texts)
+                z_text = self._typed(z, texts)
+            case _:
+                return None
+        return f"tl.fma({', '.join(_bare(t) for t in (x_text, y_text, z_text))})"
 
     def _binary_text(self, op: BinaryOp, dtype: DType, lhs: str, rhs: str) -> str:
         if dtype is DType.BOOL:
