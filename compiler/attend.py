@@ -144,9 +144,7 @@ def _attend_in_graph(
         dtype = torch.get_autocast_dtype(q.device.type)
         q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
     _check_inputs(q, k, v, enable_gqa)
-    return attend_in_graph(
-        q, k, v, mask, score, scale, wants_lse, wants_max, backend, strict
-    )
+    return attend_in_graph(q, k, v, mask, score, scale, wants_lse, wants_max, backend, strict)
 
 
 def _attend(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from attnc.block_mask import BlockMask
 from attnc.library import attention_op
 from attnc.mods import Mod, require_alone
 from attnc.printer import format_program
@@ -36,6 +37,11 @@ def attend_in_graph(
     """As ``attend``, for checked inputs."""
     slots = GraphSlots(q.device)
     mask_text = score_text = ""
+    blocks: list[torch.Tensor] = []
+    geometry: list[int] = []
+    if not callable(mask) and hasattr(mask, "mask_mod"):
+        blocks, geometry = _blocks_of(mask)
+        mask = mask.mask_mod
     if mask is not None:
         require_alone(mask, "mask")
         tracer = GraphTracer(slots, FLOAT32)
@@ -52,11 +58,11 @@ def attend_in_graph(
         k,
         v,
         slots.tensors,
-        [],
+        blocks,
         mask_text,
         score_text,
         slots.numbers,
-        [],
+        geometry,
         scale,
         wants_lse,
         wants_max,
@@ -64,6 +70,26 @@ def attend_in_graph(
         strict,
     )
     return Outputs(out, lse if wants_lse else None, max_scores if wants_max else None)
+
+
+def _blocks_of(mask: Any) -> tuple[list[torch.Tensor], list[int]]:
+    """The tiles of a block mask, as ``blocks`` and ``block_geometry`` of the operator.
+
+    No tiles where the mask implies them. Lists that nobody has looked at are not made.
+    """
+    if not isinstance(mask, BlockMask) or "kv_indices" in mask._lists:
+        lists = [mask.kv_num_blocks, mask.kv_indices]
+        if mask.full_kv_indices is not None:
+            lists += [mask.full_kv_num_blocks, mask.full_kv_indices]
+        return lists, [*mask.seq_lengths, *mask.BLOCK_SIZE]
+    table = mask._table
+    assert table is not None
+    sizes = [table.n_batch, table.n_heads, table.n_queries, table.n_keys]
+    geometry = [*sizes, table.block_m, table.block_n]
+    if mask._frozen_mask is not None:
+        return [], geometry
+    arrays = (table.offsets, table.starts, table.stops, table.kinds)
+    return [torch.from_numpy(array) for array in arrays], geometry
 
 
 def _refuse_gradients(

@@ -13,15 +13,20 @@ from typing import Any
 
 import torch
 
-from attnc.block_mask.fixed import as_function
+from attnc.block_mask.fixed import as_function, listed_mod
 from attnc.block_mask.lists import table_of_lists
-from attnc.errors import GradientNotSupportedError, SymbolicNumberError
+from attnc.block_mask.mask import LARGE_BLOCK
+from attnc.errors import (
+    BlockMaskLengthError,
+    BlockMaskShapeError,
+    GradientNotSupportedError,
+    SymbolicNumberError,
+)
 from attnc.evaluate import evaluate
-from attnc.ir import Const, Expr, Param, SlotType, walk
+from attnc.ir import TRUE, Const, DType, Expr, Param, SlotType, walk
 from attnc.mods import Mod
 from attnc.parser import parse_expr
 from attnc.run_table import RunTable
-from attnc.runtime.contents import ContentMemory
 from attnc.runtime.dispatch import (
     Fixed,
     Outputs,
@@ -30,14 +35,15 @@ from attnc.runtime.dispatch import (
     empty_outputs,
     run_program,
 )
+from attnc.trace import SlotTable, trace_mask
 from attnc.trace.slots import INT32_MAX, INT32_MIN
+from attnc.trace.symbols import Symbol
 
 _SCHEMA = """attention(
     Tensor q, Tensor k, Tensor v, Tensor[] captured, Tensor[] blocks,
     str mask, str score, SymInt[] numbers, SymInt[] block_geometry, float? scale,
     bool wants_lse, bool wants_max, str? backend, bool strict
 ) -> (Tensor out, Tensor lse, Tensor max_scores)"""
-_tables: ContentMemory[RunTable] = ContentMemory()
 
 
 def _attention(
@@ -61,25 +67,28 @@ def _attention(
     Args:
         q: As ``attnc.attention``; so are k, v, scale, backend and strict.
         captured: The tensors ``t0, t1, ...`` of the texts.
-        blocks: kv_num_blocks, kv_indices, and perhaps full_kv_num_blocks and full_kv_indices of a
-            block mask; empty where the mask implies its blocks.
+        blocks: The tiles of a block mask: kv_num_blocks, kv_indices, and perhaps
+            full_kv_num_blocks and full_kv_indices; or offsets, starts, stops and kinds of a
+            ``RunTable``; empty where the mask implies its tiles.
         mask: The mask as ``format_program`` writes it; "" for none.
         score: The same for the score.
         numbers: Values of ``p0, p1, ...`` in the texts, 32 bits each.
-        block_geometry: Queries and keys per block; empty without ``blocks``.
+        block_geometry: Of lists: n_queries, n_keys, and queries and keys per block. Of a table:
+            n_batch, n_heads, and the same. Empty without a block mask.
 
     Returns:
         out, lse and max_scores; the latter two are empty where they are not wanted.
     """
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     values = tuple(numbers)
-    program = TracedProgram(
-        mask=_expr_of(mask, values),
-        score=_expr_of(score, values),
-        tensors=[tensor.resolve_neg() for tensor in captured],
-        slots=[SlotType(str(t.dtype).removeprefix("torch."), t.dim()) for t in captured],
-        given=_table_of(blocks, block_geometry, q.shape[2], k.shape[2]) if blocks else None,
-    )
+    slots = SlotTable(q.device)
+    slots.tensors += [tensor.resolve_neg() for tensor in captured]
+    slots.types += [SlotType(str(t.dtype).removeprefix("torch."), t.dim()) for t in captured]
+    mask_expr = _expr_of(mask, values)
+    table = _table_of(blocks, block_geometry, q, k) if block_geometry else None
+    if table is not None and (table.block_m % 16 or table.block_n % 16):
+        mask_expr, table = _as_mask(table, mask_expr, slots), None  # no kernel has such tiles
+    program = TracedProgram(mask_expr, _expr_of(score, values), slots.tensors, slots.types, table)
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[3])
     chosen = choose_backend(q, backend)
@@ -164,16 +173,52 @@ def _expr_of(text: str, numbers: tuple[int, ...]) -> Expr | None:
 
 
 def _table_of(
-    blocks: Sequence[torch.Tensor], block_size: Sequence[int], n_queries: int, n_keys: int
-) -> RunTable:
-    block = (block_size[0], block_size[1])
-    lengths = (n_queries, n_keys)
-
-    def made() -> RunTable:
+    blocks: Sequence[torch.Tensor],
+    geometry: Sequence[int],
+    q: torch.Tensor,
+    k: torch.Tensor,
+) -> RunTable | None:
+    """The tiles of a block mask, or None where the mask implies them; see ``_attention``."""
+    lengths = (q.shape[2], k.shape[2])
+    if len(geometry) == 4:
+        n_queries, n_keys, *block = geometry
+        if block == [LARGE_BLOCK, LARGE_BLOCK]:  # "no blocks": it fits any lengths
+            n_queries, n_keys = lengths
         full = (blocks[2], blocks[3]) if len(blocks) == 4 else None
-        return table_of_lists((blocks[0], blocks[1]), full, lengths, block)
+        table = table_of_lists(
+            (blocks[0], blocks[1]), full, (n_queries, n_keys), (block[0], block[1])
+        )
+        _check_sizes((table.n_batch, table.n_heads, n_queries, n_keys), q, k)
+        return table
+    n_batch, n_heads, n_queries, n_keys, block_m, block_n = geometry
+    _check_sizes((n_batch, n_heads, n_queries, n_keys), q, k)
+    if not blocks:
+        return None
+    offsets, starts, stops, kinds = (tensor.cpu().numpy() for tensor in blocks)
+    return RunTable(
+        offsets, starts, stops, kinds, n_batch, n_heads, n_queries, n_keys, block_m, block_n
+    )
 
-    return _tables.get((block, lengths), blocks, made)
+
+def _check_sizes(sizes: tuple[int, int, int, int], q: torch.Tensor, k: torch.Tensor) -> None:
+    n_batch, n_heads, n_queries, n_keys = sizes
+    lengths = (q.shape[2], k.shape[2])
+    if (n_queries, n_keys) != lengths:
+        raise BlockMaskLengthError(
+            mask_q=n_queries, mask_kv=n_keys, n_queries=lengths[0], n_keys=lengths[1]
+        )
+    for axis, size, wanted in zip("BH", (n_batch, n_heads), q.shape[:2], strict=True):
+        if size not in (1, wanted):
+            raise BlockMaskShapeError(axis=axis, mask_size=size, size=wanted)
+
+
+def _as_mask(table: RunTable, inside: Expr | None, slots: SlotTable) -> Expr:
+    """The mask that says the same as a table and what holds inside its partial blocks."""
+
+    def inside_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return Symbol(b.context, TRUE if inside is None else inside, DType.BOOL)
+
+    return trace_mask(listed_mod(table, inside_mod, slots.device), slots).expr
 
 
 def _reference(
