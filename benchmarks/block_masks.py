@@ -3,24 +3,37 @@
 ``python -m benchmarks.block_masks`` builds the mask of packed documents with causal attention in
 each and writes ``benchmarks/results/block_masks.json`` and ``.md``. "to_torch" is attnc's, converted
 for PyTorch's own ``flex_attention``, which is what it takes to adopt it in one line. That all of
-them have equal lists is checked first. PyTorch's eager one holds several bytes for each pair of
-tokens: where that does not fit into memory it is left out.
+them have equal lists is checked.
+
+Times are processor time on one thread, so that other programs do not count: medians of rounds, but
+of PyTorch's eager one, which takes seconds, a single call. It holds some ten bytes for each pair of
+tokens; where that does not fit into memory it is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch.nn.attention import flex_attention as pytorch
 
 import attnc
-from benchmarks.measure import RESULTS, Call, in_turns, machine_facts, markdown_table, write_json
+from benchmarks.measure import (
+    RESULTS,
+    Call,
+    Times,
+    in_turns,
+    machine_facts,
+    markdown_table,
+    thread_count,
+    write_json,
+)
 
-_EAGER_BYTES_PER_PAIR = 4
+_EAGER_BYTES_PER_PAIR = 12
 HEADINGS = {
     "eager": "PyTorch, eager",
     "compiled": "PyTorch, compiled",
@@ -41,24 +54,29 @@ def packed_causal(length: int) -> Callable[..., Any]:
     return packed
 
 
-def builders(length: int, *, eager: bool) -> dict[str, Callable[[], Any]]:
+def processor_clock(call: Call) -> float:
+    """Seconds of processor time that a call takes, on all threads."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def builders(length: int) -> dict[str, Callable[[], Any]]:
     """Calls that build the same mask."""
     arguments = (packed_causal(length), None, None, length, length, "cpu")
     compiled = torch.compile(pytorch.create_block_mask, dynamic=False)
-    calls = {
+    return {
+        "eager": lambda: pytorch.create_block_mask(*arguments),
         "compiled": lambda: compiled(*arguments),
         "attnc": lambda: attnc.create_block_mask(*arguments),
         "to_torch": lambda: attnc.create_block_mask(*arguments).to_torch(),
     }
-    return calls | ({"eager": lambda: pytorch.create_block_mask(*arguments)} if eager else {})
 
 
-def require_equal_lists(calls: dict[str, Callable[[], Any]]) -> None:
-    masks = {name: call() for name, call in calls.items()}
-    for name, mask in masks.items():
-        for list_name in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "q_indices"):
-            expected = getattr(masks["compiled"], list_name)
-            assert torch.equal(getattr(mask, list_name), expected), (name, list_name)
+def require_equal_lists(masks: Sequence[Any]) -> None:
+    for name in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_q_indices"):
+        for mask in masks[1:]:
+            assert torch.equal(getattr(mask, name), getattr(masks[0], name)), name
 
 
 def available_bytes() -> int:
@@ -69,11 +87,13 @@ def available_bytes() -> int:
 def measured(length: int, n_rounds: int) -> dict[str, Any]:
     """One row of results: milliseconds by builder."""
     torch._dynamo.reset()
-    fits = length**2 * _EAGER_BYTES_PER_PAIR < available_bytes()
-    calls = builders(length, eager=fits)
-    require_equal_lists(calls)
-    timed: dict[str, Call] = dict(calls)
-    times = in_turns(timed, n_rounds, n_warmups=1)
+    calls = builders(length)
+    eager = calls.pop("eager")
+    masks = [call() for call in calls.values()]
+    times = in_turns(calls, n_rounds, n_warmups=1, clock=processor_clock)
+    if length**2 * _EAGER_BYTES_PER_PAIR < available_bytes():
+        times["eager"] = Times((processor_clock(lambda: masks.append(eager())),))
+    require_equal_lists(masks)
     return {"length": length, "ms": {name: taken.in_ms() for name, taken in times.items()}}
 
 
@@ -93,16 +113,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--dry", action="store_true", help="print only, write no files")
     options = parser.parse_args()
-    with torch.no_grad():
+    with thread_count(1), torch.no_grad():
         rows = [measured(length, options.rounds) for length in options.lengths]
+        about = machine_facts()
     table = table_of(rows)
     print(table)
     if not options.dry:
-        about = machine_facts()
         write_json(RESULTS / "block_masks.json", {"about": about, "rows": rows})
-        heading = (
-            f"Block masks of causal attention in documents, {about['processor']}, medians.\n\n"
-        )
+        heading = f"Causal attention in packed documents, one thread of {about['processor']}.\n\n"
         (RESULTS / "block_masks.md").write_text(heading + table)
 
 

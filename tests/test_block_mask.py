@@ -1,5 +1,9 @@
 """BlockMask agrees with PyTorch's, list for list, and its lists are the truth."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.attention import flex_attention as torch_flex
@@ -15,6 +19,7 @@ from attnc.errors import (
 )
 from attnc.runtime.reference import reference_attention
 
+ROOT = Path(__file__).parent.parent
 DOCUMENTS = torch.tensor([[0] * 70 + [1] * 100 + [2] * 130, [0] * 150 + [1] * 149 + [5]])
 
 
@@ -245,3 +250,16 @@ def test_a_million_tokens_make_no_lists() -> None:
     table = block_mask.table
     assert table.starts.nbytes + table.offsets.nbytes < 1 << 20
     assert block_mask._lists == {}
+
+
+def test_the_benchmark_of_building_compares_equal_masks() -> None:
+    """It checks that all builders agree, and prints a line per length."""
+    command = [sys.executable, "-m", "benchmarks.block_masks", "--lengths", "500", "--dry"]
+
+    result = subprocess.run(
+        [*command, "--rounds", "1"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert [line.split("|")[1].strip() for line in lines if line][::2] == ["tokens", "500"]
