@@ -153,11 +153,16 @@ def test_threads_are_woken_for_work_only(n_heads: int, n_queries: int, n_keys: i
 def test_collection_is_as_it_was_before() -> None:
     """On or off, also where one block is inside another or raises."""
     assert gc.isenabled()
-    with pytest.raises(ZeroDivisionError), collection_put_off():
+
+    def raising() -> None:
         with collection_put_off():
+            with collection_put_off():
+                assert not gc.isenabled()
             assert not gc.isenabled()
-        assert not gc.isenabled()
-        raise ZeroDivisionError
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        raising()
     assert gc.isenabled()
     gc.disable()
     try:
