@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 from collections import Counter
@@ -12,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from attnc.runtime.triton_compile import OfflineBinary
+from attnc.runtime.triton_sass import nvidia_tool
 
 _TENSOR_CORE = re.compile(r"(?<![\w.])(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)(?=[._])")
 _LABEL = re.compile(r"^(\$L__BB\w+|\.LBB\w+):")
@@ -69,7 +69,7 @@ class Resources:
 def resources_of(binary: OfflineBinary) -> Resources:
     """Reads ``binary``."""
     if binary.target.backend == "cuda":
-        registers, spill_bytes = _nvidia_registers(binary.binary)
+        registers, spill_bytes = resources_of_cubin(binary.binary)
         assembly = binary.texts["ptx"]
     else:
         assembly = binary.texts["amdgcn"]
@@ -162,13 +162,9 @@ def _n_mask_operations(body: Sequence[str]) -> int:
     return sum(bool(_TILE_COMPARISON.search(line) or _TILE_LOGIC.search(line)) for line in body)
 
 
-def _nvidia_registers(cubin: Path) -> tuple[int, int]:
+def resources_of_cubin(cubin: Path) -> tuple[int, int]:
     """Registers and bytes of stack (nothing but spills in these kernels) per thread."""
-    found = importlib.util.find_spec("triton")  # its tools are wanted, not Triton
-    assert found is not None
-    assert found.origin is not None
-    tool = Path(found.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    command = [str(tool), "-res-usage", str(cubin)]
+    command = [str(nvidia_tool("cuobjdump")), "-res-usage", str(cubin)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", text)}
     return usage["REG"], usage["STACK"] + usage["LOCAL"]

@@ -22,19 +22,6 @@ from attnc.render.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block
 from attnc.schedule import Schedule
 from attnc.target import CpuIsa, CpuTarget
 
-_LIBM_NAMES = (
-    "expm1",
-    "log",
-    "log2",
-    "log1p",
-    "sqrt",
-    "sin",
-    "cos",
-    "erf",
-    "floor",
-    "ceil",
-    "trunc",
-)
 # Interpolated at Chebyshev nodes: 2^r on [-1/2, 1/2] and e^r on [-log(2)/2, log(2)/2].
 _FLOAT_EXP2 = (
     "0.00015461445f, 0.0013400428f, 0.009618057f, 0.05550327f, 0.2402265f, 0.6931472f, 1.0f"
@@ -124,6 +111,7 @@ def render_many(plans: Sequence[Plan]) -> str:
 _TEMPLATES = (
     "prelude.cpp.jinja",
     "math.cpp.jinja",
+    "elementary.cpp.jinja",
     "gemm.cpp.jinja",
     "softmax.cpp.jinja",
     "pack.cpp.jinja",
@@ -131,6 +119,9 @@ _TEMPLATES = (
     "forward.cpp.jinja",
     "entry.cpp.jinja",
 )
+
+
+_CALLS = re.compile(r"\bop::(\w+)")
 
 
 @functools.cache
@@ -159,18 +150,17 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         "double_poly": _DOUBLE_EXP2,
         "float_exp": _FLOAT_EXP,
         "float_exp2": _FLOAT_EXP2,
-        "libm_names": _LIBM_NAMES,
         "uses_amx": target.isa == "amx",
         "names": names,
     }
-    *prelude, forward, entry = _TEMPLATES
-    if target.isa == "amx":
-        prelude.insert(prelude.index("gemm.cpp.jinja") + 1, "amx.cpp.jinja")
-    parts = [_environment().get_template(name).render(common) for name in prelude]
-    for plan, name in zip(plans, names, strict=True):
-        kernel = _kernel_text(plan, name)
-        parts.append(_environment().get_template(forward).render(kernel=kernel))
-    parts.append(_environment().get_template(entry).render(common))
+    *prelude, forward, entry = map(_environment().get_template, _TEMPLATES)
+    kernels = [
+        forward.render(kernel=_kernel_text(plan, name))
+        for plan, name in zip(plans, names, strict=True)
+    ]
+    # What no kernel calls is not compiled either.
+    common["functions"] = {name for text in kernels for name in _CALLS.findall(text)}
+    parts = [template.render(common) for template in prelude] + kernels + [entry.render(common)]
     return "".join(parts)
 
 

@@ -56,7 +56,7 @@ def _smooth_operands(node: Expr) -> tuple[Expr, ...]:
             return (lhs, rhs)
         case Binary(BinaryOp.DIV, lhs, rhs):
             return (lhs,) if lhs is not rhs else ()
-        case Select(cond, if_true, if_false):
+        case Select(_, if_true, if_false):
             return (if_true, if_false)
         case Cast(x, to) if to.is_float and x.dtype.is_float:
             return (x,)
