@@ -120,8 +120,7 @@ _TEMPLATES = (
     "entry.cpp.jinja",
 )
 
-
-_CALLS = re.compile(r"\bop::(\w+)")
+_CALLS = re.compile(r"\bop::(\w+)")  # in the text of a kernel
 
 
 @functools.cache
@@ -153,15 +152,18 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         "uses_amx": target.isa == "amx",
         "names": names,
     }
-    *prelude, forward, entry = map(_environment().get_template, _TEMPLATES)
+    *prelude, forward, entry = _TEMPLATES
+    if target.isa == "amx":
+        prelude.insert(prelude.index("gemm.cpp.jinja") + 1, "amx.cpp.jinja")
+    template = _environment().get_template
     kernels = [
-        forward.render(kernel=_kernel_text(plan, name))
+        template(forward).render(kernel=_kernel_text(plan, name))
         for plan, name in zip(plans, names, strict=True)
     ]
-    # What no kernel calls is not compiled either.
-    common["functions"] = {name for text in kernels for name in _CALLS.findall(text)}
-    parts = [template.render(common) for template in prelude] + kernels + [entry.render(common)]
-    return "".join(parts)
+    # What no kernel calls is not compiled either. The log-sum-exp needs log.
+    calls = {"log", *_CALLS.findall("".join(kernels))}
+    parts = [template(name).render(common, functions=calls) for name in prelude]
+    return "".join([*parts, *kernels, template(entry).render(common)])
 
 
 def _kernel_text(plan: Plan, name: str) -> KernelText:
