@@ -106,7 +106,7 @@ def _refuse_gradients(
             )
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
 def _readable(lines: str) -> str:
     """The text that graphs show; dynamo calls this instead of tracing it."""
     return format_program(read_lines(lines))

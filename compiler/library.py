@@ -251,8 +251,8 @@ def _as_score_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
     return score_mod
 
 
-def _defined() -> torch.library.Library:
-    library = torch.library.Library("attnc", "DEF")
+def _defined(make_library: Any = torch.library.Library) -> Any:
+    library = make_library("attnc", "DEF")
     # The kernels take any strides, and the output has those of q: a graph must not change them.
     library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
     library.impl("attention", _attention, "CompositeExplicitAutograd")

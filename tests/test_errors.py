@@ -213,6 +213,18 @@ def test_gradients_are_refused() -> None:
 
 
 @tells(
+    errors.SymbolicNumberError,
+    "a size or number that a compiled graph passes to a mask or score is 1099511627776, which has "
+    "more than 32 bits. Compute with it in a tensor: torch.tensor(number).",
+)
+def test_numbers_of_graphs_have_32_bits() -> None:
+    from attnc.library import attention_op
+
+    mask = "p0: int32\nq_idx >= p0"
+    attention_op(Q, Q, Q, [], [], mask, "", [2**40], [], None, False, False, None, False)
+
+
+@tells(
     errors.BackendError,
     "backend 'cuda': use one of cpu, triton, reference. It is chosen by backend= or the "
     "environment variable ATTNC_BACKEND.",
@@ -876,8 +888,8 @@ def test_block_masks_are_not_checked() -> None:
 
 @tells(
     errors.InspectionOptionError,
-    "target 'sm_91': use one of cpu, cpu-avx512_bf16, cpu-avx512, cpu-avx2, cpu-generic, triton, "
-    "sm_80, sm_90, sm_100, gfx942.",
+    "target 'sm_91': use one of cpu, cpu-amx, cpu-avx512_bf16, cpu-avx512, cpu-avx2, cpu-generic, "
+    "triton, sm_80, sm_90, sm_100, gfx942.",
 )
 def test_machines_have_names() -> None:
     Inspection.of(causal, target="sm_91")

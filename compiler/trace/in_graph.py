@@ -202,12 +202,13 @@ class GraphTracer(Tracer):
         name = self.named(root)
         return "\n".join([*self.lines, name])
 
-    def named(self, node: Expr) -> str:
+    def named(self, expr: Expr) -> str:
         """The name of the line that computes ``node``, which is written if it is new."""
+        node: Any = expr
         kind = type(node)
         # A chain of `is`: dynamo pays for every call and every pattern.
         if kind is Ref:
-            return node.name
+            return str(node.name)
         if kind is Binary:
             line = f"Binary {node.op.name} {self.named(node.lhs)} {self.named(node.rhs)}"
         elif kind is Compare:
@@ -315,7 +316,7 @@ def _read(fields: list[str], nodes: Mapping[str, Expr]) -> Expr:
         case "Select":
             return Select(*operands(1))
         case "Cast":
-            return Cast(*operands(2), DType[fields[1]])
+            return Cast(nodes[fields[2]], DType[fields[1]])
         case "Score":
             return Score(DType[fields[1]])
         case "Param":
