@@ -104,3 +104,118 @@ def test_blocks_of_numbers_on_the_gpu_are_found() -> None:
     block_mask = attnc.create_block_mask(modular, 1, 1, 300, 300)
 
     assert block_mask.kv_indices.device == size.device
+
+
+def attend_and_check(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, mask: Any = causal, score: Any = None
+) -> None:
+    """Passes if the kernel's results are those of dense float64."""
+    options = {"mask": mask, "score": score, "enable_gqa": True}
+    out, lse = attnc.attention(q, k, v, return_lse=True, **options)
+    expected = reference_attention(q, k, v, **options)
+    sizes = {"head_dim": q.shape[3], "n_keys": k.shape[2]}
+    assert_close_to_reference(out, lse, expected, q.dtype, **sizes)
+
+
+def normal(*shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+    generator = torch.Generator("cuda").manual_seed(sum(shape))
+    return torch.randn(*shape, generator=generator, device="cuda").to(dtype)
+
+
+def test_long_sequences() -> None:
+    """32,768 keys; the first and last 64 queries see what dense float64 gives."""
+    length = 32768
+    q, k, v = (normal(1, 1, length, 64) for _ in range(3))
+    out = attnc.attention(q, k, v, mask=causal)
+
+    for start in (0, length - 64):
+        rows = slice(start, start + 64)
+
+        def shifted(b: Any, h: Any, q_idx: Any, kv_idx: Any, start: int = start) -> Any:
+            return q_idx + start >= kv_idx
+
+        expected = reference_attention(q[:, :, rows], k, v, mask=shifted).out
+        torch.testing.assert_close(out[:, :, rows].double(), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_any_memory_order(dtype: torch.dtype) -> None:
+    """Heads behind the length, every second element, an offset that no vector load likes."""
+    q = normal(2, 300, 4, 64, dtype=dtype).transpose(1, 2)
+    k = normal(2, 4, 300, 128, dtype=dtype)[..., ::2]
+    v = normal(2 * 4 * 300 * 64 + 1, dtype=dtype)[1:].view(2, 4, 300, 64)
+
+    attend_and_check(q, k, v)
+
+
+def test_the_same_kernel_takes_other_layouts() -> None:
+    """What is compiled for one alignment and one set of strides is not launched for another."""
+    q, k, v = (normal(1, 2, 256, 64) for _ in range(3))
+    shifted = normal(1 + q.numel())[1:].view_as(q)
+    for _ in range(2):
+        attend_and_check(q, k, v)
+        attend_and_check(q, k, shifted)
+        attend_and_check(q, k.transpose(2, 3).contiguous().transpose(2, 3), v)
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0])
+def test_any_scale(scale: float) -> None:
+    """The greatest product need not be the greatest score."""
+    q, k, v = (normal(1, 2, 200, 64, dtype=torch.float32) for _ in range(3))
+
+    out = attnc.attention(q, k, v, mask=causal, scale=scale)
+
+    expected = reference_attention(q, k, v, mask=causal, scale=scale).out
+    torch.testing.assert_close(out.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_other_streams() -> None:
+    """A call runs on the current stream, in order with what made its inputs there."""
+    q, k, v = (normal(1, 2, 512, 64) for _ in range(3))
+    expected = attnc.attention(q, k, v, mask=causal)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+
+    with torch.cuda.stream(stream):
+        late = torch.zeros_like(q)
+        torch.cuda._sleep(50_000_000)
+        late.copy_(q)
+        out = attnc.attention(late, k, v, mask=causal)
+    stream.synchronize()
+
+    assert torch.equal(out, expected)
+
+
+def test_cuda_graphs() -> None:
+    """After a first call, one can be captured; its replay reads what the inputs then hold."""
+    q, k, v = (normal(1, 2, 512, 64) for _ in range(3))
+    ids = torch.arange(512, device="cuda") // 100
+
+    def window(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return (q_idx >= kv_idx) & (q_idx - kv_idx < 100)
+
+    def capped(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return softcap(score, b, h, q_idx, kv_idx) + 0.1 * (ids[q_idx] - ids[kv_idx])
+
+    attnc.attention(q, k, v, mask=window, score=capped)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = attnc.attention(q, k, v, mask=window, score=capped)
+    q.copy_(normal(1, 2, 512, 64) * 2)
+
+    graph.replay()
+
+    assert torch.equal(out, attnc.attention(q, k, v, mask=window, score=capped))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU only")
+def test_another_gpu() -> None:
+    """A call runs where its inputs are, whichever GPU is the current one."""
+    q, k, v = (normal(1, 2, 300, 64) for _ in range(3))
+    expected = attnc.attention(q, k, v, mask=causal)
+
+    out = attnc.attention(*(x.to("cuda:1") for x in (q, k, v)), mask=causal)
+
+    assert out.device == torch.device("cuda:1")
+    torch.testing.assert_close(out.to(q.device), expected)
