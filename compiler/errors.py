@@ -452,7 +452,7 @@ class KernelOptionReservedError(KernelOptionError, AssertionError):
     template = "kernel option {name!r} follows from what is asked for. Use return_aux instead."
 
 
-class SymbolicNumberError(AttncError, OverflowError):
+class SymbolicNumberError(AttncError, ValueError):
     template = (
         "a size or number that a compiled graph passes to a mask or score is {value}, which has "
         "more than 32 bits. Compute with it in a tensor: torch.tensor(number)."
