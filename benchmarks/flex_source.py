@@ -79,10 +79,14 @@ class FlexKernel:
 def compiled_flex_kernel(case: Case, *, n_heads: int, length: int, head_dim: int) -> FlexKernel:
     """The forward kernel of ``case`` for bf16 tensors (1, n_heads, length, head_dim)."""
     wrapper = _inductor_output(case, n_heads, length, head_dim)
-    match = re.search(r"async_compile\.triton\('(\w+)', '''(.*?)''', device_str", wrapper, re.DOTALL)
+    match = re.search(
+        r"async_compile\.triton\('(\w+)', '''(.*?)''', device_str", wrapper, re.DOTALL
+    )
     assert match is not None, "Inductor made no Triton kernel"
     name, text = match[1], match[2]
-    head, source = re.split(r"(?=^@triton_heuristics\.template)", text, maxsplit=1, flags=re.MULTILINE)
+    head, source = re.split(
+        r"(?=^@triton_heuristics\.template)", text, maxsplit=1, flags=re.MULTILINE
+    )
     decorator, body = source.split("@triton.jit", 1)
     n_warps, n_stages = (int(_keyword(decorator, k)) for k in ("num_warps", "num_stages"))
     meta = _triton_meta(decorator)
@@ -122,6 +126,7 @@ def _inductor_output(case: Case, n_heads: int, length: int, head_dim: int) -> st
     """Python source of the module that Inductor makes of the call."""
     shape = (1, n_heads, length, head_dim)
     captured = case.tensors(length, "cpu")
+    parts: list[Any]
     *parts, mask = _block_mask(case, captured, shape).as_tuple()
     places = [n for n, part in enumerate(parts) if isinstance(part, torch.Tensor)]
     score = case.score or _plain_score
@@ -233,7 +238,8 @@ def _keyword(decorator: str, name: str) -> str:
 
 def _triton_meta(decorator: str) -> dict[str, Any]:
     """The keyword ``triton_meta`` of the decorator, as far as it says how to compile."""
-    call = ast.parse(f"{decorator.strip()}\ndef kernel(): pass").body[0].decorator_list[0]
+    function: Any = ast.parse(f"{decorator.strip()}\ndef kernel(): pass").body[0]
+    call = function.decorator_list[0]
     (meta,) = (keyword.value for keyword in call.keywords if keyword.arg == "triton_meta")
     entries = {key.value: value for key, value in zip(meta.keys, meta.values, strict=True)}
     names = ("signature", "constants", "configs", "enable_fp_fusion")

@@ -17,6 +17,7 @@ from attnc.errors import OfflineCompileError
 from attnc.plan import Spec
 from attnc.runtime.triton_binary import innermost_loops, resources_of
 from attnc.runtime.triton_compile import compile_offline
+from attnc.runtime.triton_sass import machine_loops
 from attnc.target import GPU_TARGETS, GpuTarget
 
 DOCUMENTS = torch.zeros(4096, dtype=torch.int32)
@@ -125,6 +126,23 @@ def test_binaries_are_as_good_as_promised(target: str, name: str, head_dim: int)
     selects = {loop.kind: loop.n_selects for loop in resources.loops}
     # One element of the score tile takes one selection, wherever it is masked.
     assert selects["FULL"] < selects["PARTIAL"]
+
+
+@pytest.mark.usefixtures("cache_dir")
+def test_the_softmax_takes_one_fused_operation_per_score() -> None:
+    """In a FULL tile the scale and the subtraction of the maximum are one instruction of the
+    machine; no register moves to memory."""
+    binary = compile_offline(spec_for("causal", 64), GPU_TARGETS["sm_90"])
+
+    loops = dict(zip(binary.loop_kinds, machine_loops(binary.binary), strict=True))
+
+    n_scores = 128 * 128 // (32 * binary.n_warps)  # of one thread
+    full = loops["FULL"].opcodes
+    assert n_scores <= full["FFMA"] < 1.1 * n_scores
+    assert n_scores <= full["MUFU"] < 1.1 * n_scores
+    assert full["FMUL"] < n_scores  # the accumulator is half as wide as the tile of scores
+    assert loops["FULL"].n_tensor_core > 0
+    assert not any(loop.touches_stack for loop in loops.values())
 
 
 def _expected_kinds(name: str) -> tuple[str, ...]:
