@@ -115,7 +115,7 @@ _run_whole(attend)
 
 def _makes_graph(q: torch.Tensor) -> bool:
     """Whether calls are recorded: by torch.compile, export, or a mode or tensor that does so."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack():
         return True
     cls = type(q)
     if cls is torch.Tensor or cls is torch.nn.Parameter:
