@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
+import operator
+import re
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from cpu_kernels import load, run, spec_of
+from cpu_kernels import load, program_of, run, spec_of
 
 from attnc.evaluate import TORCH_DTYPES, evaluate
 from attnc.ir import (
@@ -31,8 +38,12 @@ from attnc.ir import (
     UnaryOp,
 )
 from attnc.lift import Lifted
+from attnc.plan import make_plan
 from attnc.program import Program
-from attnc.runtime.isa import best_isa
+from attnc.render.cpp import render
+from attnc.runtime.build import COMMON_FLAGS, compile_library, find_compiler
+from attnc.runtime.isa import ISA_FLAGS, best_isa, runnable_isas
+from attnc.target import CpuIsa
 
 INTEGERS = [0, 1, -1, 2, 3, -3, 7, 31, 32, 63, 64, -64, 100, 65537, 2**31 - 1, -(2**31)]
 FLOATS = [0.0, -0.0, 0.5, 1.0, -1.0, 1.5, 2.5, -2.5, 1e-3, 3.7, -3.7, 10.0, -20.0, 88.0, 89.5]
@@ -156,3 +167,154 @@ def test_tables_cover_every_operator() -> None:
     used = {node.op for node in expressions() if hasattr(node, "op")}
     assert used == {*UnaryOp, *BinaryOp, *CompareOp, *ReduceOp}
     assert {TORCH_DTYPES[dtype] for dtype in SLOTS} == {x.dtype for x in TENSORS}
+
+
+def stated_errors() -> dict[str, float]:
+    """The table of docs/semantics.md: the largest error of each function, in ulp."""
+    text = (Path(__file__).parents[1] / "docs" / "semantics.md").read_text()
+    return {name: float(ulp) for name, ulp in re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.M)}
+
+
+UNARY = sorted(stated_errors().keys() - {"pow"})
+FAST_ISAS = [isa for isa in runnable_isas() if isa != "generic"]
+
+
+def every_function(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    values = [getattr(torch, name)(score) for name in UNARY]
+    return functools.reduce(operator.add, [*values, score**score])
+
+
+@functools.cache
+def loops_of(isa: CpuIsa, folder: Path) -> Path:
+    """Source with a loop over each function, such as ``exp_loop(x, y, n)``."""
+    plan = make_plan(spec_of(program_of(None, every_function), isa=isa))
+    loops = [
+        f"void {name}_loop(const float* __restrict x, float* __restrict y, int64_t n) {{\n"
+        f"  for (int64_t j = 0; j < n; ++j) y[j] = op::{name}(x[j]);\n}}"
+        for name in UNARY
+    ]
+    # As in a decay by distance, one base for all, one exponent for all, and neither.
+    for name, a, b in (("pow", "x[j]", "z[j]"), ("base", "a", "z[j]"), ("exponent", "x[j]", "b")):
+        loops.append(
+            f"void {name}_loop(const float* __restrict x, const float* __restrict z, "
+            f"float* __restrict y, int64_t n) {{\n  const float a = x[0], b = z[0];\n"
+            f"  for (int64_t j = 0; j < n; ++j) y[j] = op::pow({a}, {b});\n}}"
+        )
+    source = folder / f"{isa}.cpp"
+    source.write_text(render(plan) + 'extern "C" {\n' + "\n".join(loops) + "\n}\n")
+    return source
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("loops")
+
+
+def library_of(isa: CpuIsa, folder: Path) -> ctypes.CDLL:
+    library = folder / f"{isa}.so"
+    if not library.exists():
+        flags = ("-O3", *COMMON_FLAGS, *ISA_FLAGS[isa])
+        compile_library(find_compiler(), loops_of(isa, folder), library, flags)
+    return ctypes.CDLL(str(library))
+
+
+def called(library: ctypes.CDLL, name: str, *inputs: np.ndarray) -> np.ndarray:
+    result = np.empty_like(inputs[0])
+    addresses = [ctypes.c_void_p(array.ctypes.data) for array in (*inputs, result)]
+    library[f"{name}_loop"](*addresses, ctypes.c_int64(len(result)))
+    return result
+
+
+def errors_in_ulp(actual: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Distance from ``exact`` (float64) in steps of float32 there; inf counts as 2^128."""
+    with np.errstate(all="ignore"):
+        rounded = exact.astype(np.float32)
+        limit = np.clip(exact, -(2.0**128), 2.0**128)
+        ulp = np.ldexp(1.0, np.maximum(np.frexp(limit)[1] - 24, -149))
+        error = np.abs(np.clip(actual.astype(np.float64), -(2.0**128), 2.0**128) - limit) / ulp
+    same = (actual == rounded) & (np.signbit(actual) == np.signbit(rounded))
+    error = np.where(same & ~np.isfinite(rounded), 0, error)
+    # A zero that is one exactly has the right sign.
+    error = np.where((exact == 0) & ~same, np.inf, error)
+    return np.where(np.isnan(actual) | np.isnan(exact), 0, error) + np.where(
+        np.isnan(actual) != np.isnan(exact), np.inf, 0
+    )
+
+
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 2.0**-126, 3.4028235e38]
+SPECIAL += [-3.4028235e38, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0, 0.5, -0.5, 1.5, 4.0, 8.0, 88.72284]
+SPECIAL += [16777215.0, -16777215.0, 8388607.5, -8388607.5, 0.99999994, 1.0000001, -149.0, -87.5]
+
+
+@pytest.mark.parametrize("isa", FAST_ISAS)
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_err_by_no_more_than_stated(name: str, isa: CpuIsa, folder: Path) -> None:
+    """Over all of float32, every 997th number, and in the awkward ones, against float64."""
+    every = np.arange(0, 2**32, 997, dtype=np.uint32).view(np.float32)
+    x = np.concatenate([every, np.float32(SPECIAL)])
+
+    actual = called(library_of(isa, folder), name, x)
+
+    exact = getattr(torch, name)(torch.from_numpy(x).double()).numpy()
+    error = errors_in_ulp(actual, exact)
+    worst = np.argmax(error)
+    assert error[worst] <= stated_errors()[name], f"{name}({x[worst]!r}) is {actual[worst]!r}"
+
+
+@pytest.mark.parametrize("isa", FAST_ISAS)
+def test_powers_err_by_no_more_than_stated(isa: CpuIsa, folder: Path) -> None:
+    """For any two numbers, for results in range, near a base of 1, and for whole exponents."""
+    random = np.random.default_rng(0)
+    n = 200_000
+    any_two = random.integers(0, 2**32, (2, n), dtype=np.uint32).view(np.float32)
+    base = np.exp2(random.uniform(-126, 127, n))
+    in_range = np.stack([base, random.uniform(-149, 128, n) / np.log2(base)]).astype(np.float32)
+    near_1 = np.stack([random.uniform(0.99, 1.01, n), random.uniform(-9e3, 9e3, n)])
+    whole = np.stack([random.uniform(-4, 4, n), random.integers(-30, 30, n)])
+    special = np.stack(np.meshgrid(SPECIAL, SPECIAL)).reshape(2, -1)
+    parts = [part.astype(np.float32) for part in (any_two, in_range, near_1, whole, special)]
+    x, z = np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+    actual = called(library_of(isa, folder), "pow", x, z)
+
+    with np.errstate(all="ignore"):
+        exact = np.power(x.astype(np.float64), z.astype(np.float64))
+    error = errors_in_ulp(actual, exact)
+    worst = np.argmax(error)
+    assert error[worst] <= stated_errors()["pow"], (
+        f"{x[worst]!r} ** {z[worst]!r}: {actual[worst]!r}"
+    )
+
+
+@pytest.mark.parametrize("isa", FAST_ISAS)
+def test_loops_over_functions_are_vector_code(isa: CpuIsa, folder: Path) -> None:
+    """Each loop works in whole vector registers and calls nothing."""
+    assembly = folder / f"{isa}.s"
+    flags = ("-O3", "-S", *COMMON_FLAGS, *ISA_FLAGS[isa])
+    compile_library(find_compiler(), loops_of(isa, folder), assembly, flags)
+    text = assembly.read_text()
+    for name in (*UNARY, "pow", "base", "exponent"):
+        body = text.split(f"\n{name}_loop:")[1].split(f"{name}_loop, .-")[0]
+        assert not re.search(r"\bcall", body), f"{name} calls"
+        assert re.search("%zmm" if isa.startswith(("avx512", "amx")) else "%ymm", body), name
+
+
+@pytest.mark.parametrize("isa", FAST_ISAS)
+def test_functions_are_exact_where_bucketing_needs_it(isa: CpuIsa, folder: Path) -> None:
+    """Logarithms of powers of 2, and the ends of tanh and erf."""
+    library = library_of(isa, folder)
+    exponents = np.arange(-149, 128)
+    powers = np.ldexp(np.float32(1), exponents)
+    ends = np.float32([20, 100, math.inf])
+
+    np.testing.assert_array_equal(called(library, "log2", powers), exponents)
+    np.testing.assert_array_equal(
+        called(library, "log", powers), np.log(powers.astype(np.float64)).astype(np.float32)
+    )
+    for name in ("tanh", "erf"):
+        np.testing.assert_array_equal(called(library, name, ends), 1)
+        np.testing.assert_array_equal(called(library, name, -ends), -1)
+        every = np.arange(0, 2**32, 9973, dtype=np.uint32).view(np.float32)
+        values = called(library, name, every)
+        assert not (np.abs(values) > 1).any()
+        np.testing.assert_array_equal(called(library, name, -every), -values)

@@ -160,8 +160,8 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         template(forward).render(kernel=_kernel_text(plan, name))
         for plan, name in zip(plans, names, strict=True)
     ]
-    # What no kernel calls is not compiled either. The log-sum-exp needs log.
-    calls = {"log", *_CALLS.findall("".join(kernels))}
+    # What no kernel calls is not compiled either.
+    calls = set(_CALLS.findall("".join(kernels)))
     parts = [template(name).render(common, functions=calls) for name in prelude]
     return "".join([*parts, *kernels, template(entry).render(common)])
 
