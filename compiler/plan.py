@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from attnc.ir import (
     FALSE,
     TRUE,
+    Const,
     DType,
     Expr,
     Index,
@@ -34,8 +35,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """The gradients that a backward kernel computes: of q, k and v, and of captured tensors by
+    slot number."""
+
+    query: bool
+    key: bool
+    value: bool
+    captured: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Spec:
-    """What is static about a forward call.
+    """What is static about a call.
 
     Attributes:
         mask: Lifted boolean expression, or None where every key is visible.
@@ -53,6 +65,7 @@ class Spec:
         short_queries: There are at most 16 queries, as in decoding.
         wants_lse: The kernel stores the log-sum-exp of each row.
         wants_max: The kernel stores the maximum of each row.
+        gradients: What a backward kernel computes; None for the forward pass.
     """
 
     mask: Expr | None
@@ -69,6 +82,7 @@ class Spec:
     short_queries: bool = False
     wants_lse: bool = False
     wants_max: bool = False
+    gradients: Wanted | None = None
 
     @property
     def float_dtype(self) -> DType:
@@ -83,7 +97,7 @@ class Spec:
             " ".join(dtype.value for dtype in self.params),
             f"{self.dtype} {self.head_dim} {self.value_dim} {self.target!r}",
             f"{self.from_table} {self.block_multiple} {self.wide_index} {self.short_queries}",
-            f"{self.wants_lse} {self.wants_max}",
+            f"{self.wants_lse} {self.wants_max} {self.gradients}",
             *environment,
         )
         return hashlib.sha256("\0".join(fields).encode()).hexdigest()
@@ -106,6 +120,7 @@ class Plan:
         tiles: Tile sizes and, for GPUs, warps and pipeline stages.
         mask: Schedule of the mask, or None where no tile needs it.
         score: Schedule of the score_mod, or None where the score stays as it is.
+        derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
         closed_form: Loop bounds computed in registers; None where the kernel reads a table.
         bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
         slots: Numbers of the captured tensors that the kernel reads, ascending.
@@ -119,6 +134,7 @@ class Plan:
     tiles: Tiles
     mask: Schedule | None
     score: Schedule | None
+    derivative: Schedule | None
     closed_form: ClosedForm | None
     bounds: tuple[tuple[str, Schedule], ...]
     slots: tuple[int, ...]
@@ -126,6 +142,11 @@ class Plan:
     joins_heads: bool
     multiplies_pairs: bool
     decisions: tuple[Decision, ...]
+
+    @property
+    def parts(self) -> tuple[Schedule | None, ...]:
+        """Everything that is computed of a score."""
+        return (self.score, self.derivative, self.mask)
 
     @property
     def uses_table(self) -> bool:
@@ -156,6 +177,7 @@ def make_plan(spec: Spec) -> Plan:
     else:
         closed_form = _closed_form(mask, tiles, decisions)
 
+    derivative = _derivative(score, decisions) if spec.gradients else None
     qk_is_live = score is None or reads_score(score)
     if not qk_is_live:
         decisions.append(Decision("q @ k is not computed", "the score_mod never reads the score"))
@@ -164,7 +186,13 @@ def make_plan(spec: Spec) -> Plan:
     multiplies_pairs = _multiplies_pairs(spec, decisions)
     mask_schedule = None if mask is None else schedule(mask, "m")
     score_schedule = None if score is None else schedule(score, "s")
-    for name, part in (("mask", mask_schedule), ("score_mod", score_schedule)):
+    derivative_schedule = None if derivative is None else schedule(derivative, "d")
+    named = (
+        ("mask", mask_schedule),
+        ("score_mod", score_schedule),
+        ("score_mod's derivative", derivative_schedule),
+    )
+    for name, part in named:
         decisions.extend(_hoisting(name, part))
     bounds = (
         ()
@@ -173,12 +201,13 @@ def make_plan(spec: Spec) -> Plan:
             (name, schedule(expr, f"{name}_")) for name, expr in closed_form.uniforms.items()
         )
     )
-    read = [e for e in (mask, score) if e is not None]
+    read = [e for e in (mask, score, derivative) if e is not None]
     return Plan(
         spec=spec,
         tiles=tiles,
         mask=mask_schedule,
         score=score_schedule,
+        derivative=derivative_schedule,
         closed_form=closed_form,
         bounds=bounds,
         slots=slots_of(*read),
@@ -189,8 +218,20 @@ def make_plan(spec: Spec) -> Plan:
     )
 
 
+def _derivative(score: Expr | None, decisions: list[Decision]) -> Expr | None:
+    if score is None:
+        return None
+    from attnc.derivative import differentiate
+
+    derivative = differentiate(score, ()).score
+    if isinstance(derivative, Const) and derivative.value == 1:
+        decisions.append(Decision("scores keep their gradients", "the score_mod adds to them"))
+        return None
+    return derivative
+
+
 def _joins_heads(spec: Spec, decisions: list[Decision]) -> bool:
-    if not isinstance(spec.target, CpuTarget) or not spec.short_queries:
+    if not isinstance(spec.target, CpuTarget) or not spec.short_queries or spec.gradients:
         return False
     if not spec.from_table and spec.mask is not None and Index(IndexName.H) in walk(spec.mask):
         return False

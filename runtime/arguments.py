@@ -11,7 +11,7 @@ import torch
 
 from attnc.ir import DType
 from attnc.run_table import RunTable
-from attnc.runtime.call import Call
+from attnc.runtime.call import BackwardCall, Call
 
 _WORD = 8  # bytes
 # Words of Args: four tensors of a pointer and four strides; lse, max_scores; six sizes; scale;
@@ -19,6 +19,9 @@ _WORD = 8  # bytes
 _ARGS = "20q2q6qd3q4q2q2q"
 _N_ARGS = 40
 _WORDS_PER_SLOT = 3
+# What BackwardArgs adds: a tensor, a pointer, three tensors.
+_BACKWARD = struct.Struct("=5qq15q")
+_NO_TENSOR = (0, 0, 0, 0, 0)
 
 # What a kernel reads of a captured tensor without elements: 0, whatever the index.
 _NOTHING = torch.zeros(1, dtype=torch.int64)
@@ -137,6 +140,20 @@ class ArgumentWriter:
         pairs = list(zip(self._are_float, params, strict=True))
         ints: list[int | float] = [0 if is_float else int(value) for is_float, value in pairs]
         return ints + [value if is_float else 0.0 for is_float, value in pairs]
+
+
+def backward_words(call: BackwardCall, block: Block) -> bytes:
+    """``BackwardArgs`` of ``backward.cpp.jinja``; ``block`` holds the forward call's arguments."""
+    grad_lse = 0 if call.grad_lse is None else call.grad_lse.data_ptr()
+    gradients = [_tensor_words(grad) for grad in (call.grad_q, call.grad_k, call.grad_v)]
+    more = _BACKWARD.pack(
+        *_tensor_words(call.grad_out), grad_lse, *gradients[0], *gradients[1], *gradients[2]
+    )
+    return block.memory[: _N_ARGS * _WORD] + more
+
+
+def _tensor_words(tensor: torch.Tensor | None) -> tuple[int, ...]:
+    return _NO_TENSOR if tensor is None else (tensor.data_ptr(), *tensor.stride())
 
 
 def table_words(table: RunTable) -> tuple[int, ...]:

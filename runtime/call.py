@@ -38,6 +38,24 @@ class Call(NamedTuple):
     table: RunTable | None
 
 
+class BackwardCall(NamedTuple):
+    """The run-time arguments of one backward call.
+
+    Attributes:
+        forward: The call whose results are differentiated; its ``out`` and ``lse`` are read.
+        grad_out: Gradient of ``out``, any strides, dtype of q.
+        grad_lse: Gradient of ``lse``, contiguous, in the dtype of ``lse``; or None for 0.
+        grad_q, grad_k, grad_v: Written, in the dtype of q, any strides; or None where not wanted.
+    """
+
+    forward: Call
+    grad_out: torch.Tensor
+    grad_lse: torch.Tensor | None
+    grad_q: torch.Tensor | None
+    grad_k: torch.Tensor | None
+    grad_v: torch.Tensor | None
+
+
 class CompiledKernel(Protocol):
     """A kernel that is ready to run."""
 
@@ -52,3 +70,6 @@ class CompiledKernel(Protocol):
 
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
+
+    def run_backward(self, call: BackwardCall) -> None:
+        """Fills the gradients that ``call`` has tensors for."""

@@ -19,7 +19,7 @@ from attnc.errors import NoCompilerError, NoCompilerWarning
 from attnc.plan import Plan, Spec, make_plan
 from attnc.run_table import RunTable
 from attnc.runtime import cache
-from attnc.runtime.arguments import ArgumentWriter, table_words
+from attnc.runtime.arguments import ArgumentWriter, Block, backward_words, table_words
 from attnc.runtime.build import (
     COMMON_FLAGS,
     Compiler,
@@ -27,7 +27,7 @@ from attnc.runtime.build import (
     find_compiler,
     load_library,
 )
-from attnc.runtime.call import Call, CompiledKernel
+from attnc.runtime.call import BackwardCall, Call, CompiledKernel
 from attnc.runtime.fingerprint import generator_digest
 from attnc.runtime.isa import ISA_FLAGS
 from attnc.runtime.parallel import parallel_for
@@ -62,7 +62,7 @@ class CpuKernel:
     uses_table: bool
     slots: tuple[int, ...]
     folder: Path
-    _forward: Callable[[int], int]
+    _entry: Callable[[int | bytes], int]
     _arguments: ArgumentWriter
 
     def run(self, call: Call) -> None:
@@ -71,19 +71,32 @@ class CpuKernel:
         Raises:
             MemoryError: There is no room for the packed keys and values.
         """
+        block = self._written(call)
+        failed = self._entry(block.address)
+        self._arguments.release(block)
+        if failed:
+            raise MemoryError(f"no room for the packed keys and values of {tuple(call.k.shape)}")
+
+    def run_backward(self, call: BackwardCall) -> None:
+        """Fills the gradients that ``call`` has tensors for.
+
+        Raises:
+            MemoryError: There is no room for sums of the gradients.
+        """
+        block = self._written(call.forward)
+        failed = self._entry(backward_words(call, block))
+        self._arguments.release(block)
+        if failed:
+            raise MemoryError(f"no room for the gradients of {tuple(call.forward.k.shape)}")
+
+    def _written(self, call: Call) -> Block:
         n_threads = n_threads_for(call)
         table = None
         if self.uses_table:
             assert call.table is not None, "this kernel reads a table of tiles"
             assert (call.table.block_m, call.table.block_n) == (self.block_m, self.block_n)
             table = _words_of(call.table)
-        block = self._arguments.write(
-            call, table, n_threads, parallel_for() if n_threads > 1 else 0
-        )
-        failed = self._forward(block.address)
-        self._arguments.release(block)
-        if failed:
-            raise MemoryError(f"no room for the packed keys and values of {tuple(call.k.shape)}")
+        return self._arguments.write(call, table, n_threads, parallel_for() if n_threads > 1 else 0)
 
 
 def n_threads_for(call: Call) -> int:
@@ -198,8 +211,9 @@ def _loaded(entry: cache.Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
     kernels = []
     for number, (spec, plan) in enumerate(zip(specs, described, strict=True)):
         name = "attnc" if len(specs) == 1 else f"attnc{number}"
-        forward = library[f"{name}_forward"]
-        forward.argtypes = (ctypes.c_void_p,)
+        direction = "forward" if spec.gradients is None else "backward"
+        function = library[f"{name}_{direction}"]
+        function.argtypes = (ctypes.c_void_p,)
         slots = tuple(plan["slots"])
         ranks = [spec.slots[slot].rank for slot in slots]
         kernels.append(
@@ -210,7 +224,7 @@ def _loaded(entry: cache.Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
                 uses_table=plan["uses_table"],
                 slots=slots,
                 folder=entry.folder,
-                _forward=forward,
+                _entry=function,
                 _arguments=ArgumentWriter(spec.params, slots, ranks),
             )
         )

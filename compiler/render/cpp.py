@@ -96,6 +96,18 @@ class KernelText:
     mask: LoopText | None  # of PARTIAL tiles: whether a key is visible,
     visible_score: LoopText  # and what follows where some are
     runs: tuple[RunText, ...]
+    gradients: GradientsText | None
+
+
+@dataclass(frozen=True)
+class GradientsText:
+    """Of a backward kernel: the gradients it computes, and the derivative of the score_mod."""
+
+    query: bool
+    key: bool
+    value: bool
+    wants_scores: bool  # some gradient needs those of the scores
+    derivative: LoopText | None
 
 
 def render(plan: Plan) -> str:
@@ -116,7 +128,6 @@ _TEMPLATES = (
     "softmax.cpp.jinja",
     "pack.cpp.jinja",
     "drive.cpp.jinja",
-    "forward.cpp.jinja",
     "entry.cpp.jinja",
 )
 
@@ -150,14 +161,18 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         "float_exp": _FLOAT_EXP,
         "float_exp2": _FLOAT_EXP2,
         "uses_amx": target.isa == "amx",
-        "names": names,
+        "kernels": [
+            (name, plan.spec.gradients is not None) for plan, name in zip(plans, names, strict=True)
+        ],
     }
-    *prelude, forward, entry = _TEMPLATES
+    *prelude, entry = _TEMPLATES
+    if any(plan.spec.gradients for plan in plans):
+        prelude.append("backward.cpp.jinja")
     if target.isa == "amx":
         prelude.insert(prelude.index("gemm.cpp.jinja") + 1, "amx.cpp.jinja")
     template = _environment().get_template
     kernels = [
-        template(forward).render(kernel=_kernel_text(plan, name))
+        template(_kernel_template(plan)).render(kernel=_kernel_text(plan, name))
         for plan, name in zip(plans, names, strict=True)
     ]
     # What no kernel calls is not compiled either.
@@ -166,13 +181,20 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
     return "".join([*parts, *kernels, template(entry).render(common)])
 
 
+def _kernel_template(plan: Plan) -> str:
+    return "forward.cpp.jinja" if plan.spec.gradients is None else "differentiate.cpp.jinja"
+
+
 def _kernel_text(plan: Plan, name: str) -> KernelText:
     spec = plan.spec
-    score = None if plan.score is None else _loop(plan, plan.score, "row[j] = {};")
+    stored = "row" if spec.gradients is None else "modified"
+    score = None if plan.score is None else _loop(plan, plan.score, stored + "[j] = {};")
     mask = None if plan.mask is None else _loop(plan, plan.mask, "visible[j] = -(Int<real>)({});")
     shown = "row[j] = visible[j] ? {} : -Limits<real>::inf;"
     visible_score = _loop(plan, plan.score, shown)
-    loops = [loop for loop in (score, mask, visible_score) if loop is not None]
+    gradients = _gradients_text(plan)
+    derivative = None if gradients is None else gradients.derivative
+    loops = [loop for loop in (score, mask, visible_score, derivative) if loop is not None]
     inner_reads = frozenset().union(*(loop.reads for loop in loops))
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     runs, bound_names = _runs(plan)
@@ -201,6 +223,24 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         mask=mask,
         visible_score=visible_score,
         runs=runs,
+        gradients=gradients,
+    )
+
+
+def _gradients_text(plan: Plan) -> GradientsText | None:
+    wanted = plan.spec.gradients
+    if wanted is None:
+        return None
+    derivative = None
+    if plan.derivative is not None and (wanted.query or wanted.key):
+        # A weight of 0 may stand for a score without a derivative.
+        derivative = _loop(plan, plan.derivative, "grad[j] = weight[j] != 0 ? grad[j] * ({}) : 0;")
+    return GradientsText(
+        query=wanted.query,
+        key=wanted.key,
+        value=wanted.value,
+        wants_scores=wanted.query or wanted.key,
+        derivative=derivative,
     )
 
 
@@ -245,7 +285,7 @@ def _rows(
     if not arrays:
         return (), (), frozenset()
     block = Block(plan.spec.slots)
-    for part in (plan.score, plan.mask):
+    for part in plan.parts:
         if part is not None:
             for let in part.at(Level.ROW):
                 block.declare(let.name, let.expr)
@@ -257,7 +297,7 @@ def _uniforms(plan: Plan, reads: frozenset[Expr], bound_names: frozenset[str]) -
     """Declarations at the head of a kernel: what its loops read, in order of dependence."""
     block = Block(plan.spec.slots)
     wanted = {leaf.name for leaf in reads if isinstance(leaf, Ref) and leaf.level is Level.UNIFORM}
-    for part in (plan.score, plan.mask):
+    for part in plan.parts:
         if part is not None:
             _declare_uniforms(block, part, wanted)
     for name, part in plan.bounds:
