@@ -172,11 +172,12 @@ def test_tables_cover_every_operator() -> None:
 def stated_errors() -> dict[str, float]:
     """The table of docs/semantics.md: the largest error of each function, in ulp."""
     text = (Path(__file__).parents[1] / "docs" / "semantics.md").read_text()
-    return {name: float(ulp) for name, ulp in re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.M)}
+    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE)
+    return {name: float(ulp) for name, ulp in rows}
 
 
 UNARY = sorted(stated_errors().keys() - {"pow"})
-FAST_ISAS = [isa for isa in runnable_isas() if isa != "generic"]
+FAST_ISAS = [isa for isa in runnable_isas() if isa in ("avx512", "avx2")]
 
 
 def every_function(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -249,8 +250,8 @@ SPECIAL += [16777215.0, -16777215.0, 8388607.5, -8388607.5, 0.99999994, 1.000000
 @pytest.mark.parametrize("isa", FAST_ISAS)
 @pytest.mark.parametrize("name", UNARY)
 def test_functions_err_by_no_more_than_stated(name: str, isa: CpuIsa, folder: Path) -> None:
-    """Over all of float32, every 997th number, and in the awkward ones, against float64."""
-    every = np.arange(0, 2**32, 997, dtype=np.uint32).view(np.float32)
+    """Over all of float32, every 1999th number, and in the awkward ones, against float64."""
+    every = np.arange(0, 2**32, 1999, dtype=np.uint32).view(np.float32)
     x = np.concatenate([every, np.float32(SPECIAL)])
 
     actual = called(library_of(isa, folder), name, x)
@@ -296,7 +297,7 @@ def test_loops_over_functions_are_vector_code(isa: CpuIsa, folder: Path) -> None
     for name in (*UNARY, "pow", "base", "exponent"):
         body = text.split(f"\n{name}_loop:")[1].split(f"{name}_loop, .-")[0]
         assert not re.search(r"\bcall", body), f"{name} calls"
-        assert re.search("%zmm" if isa.startswith(("avx512", "amx")) else "%ymm", body), name
+        assert re.search("%zmm" if isa == "avx512" else "%ymm", body), name
 
 
 @pytest.mark.parametrize("isa", FAST_ISAS)
