@@ -19,6 +19,7 @@ from attnc.ir import (
     Index,
     IndexName,
     Level,
+    Reduce,
     Score,
     SlotType,
     canonical_text,
@@ -26,12 +27,14 @@ from attnc.ir import (
     slots_of,
     walk,
 )
+from attnc.scatter import Reduction, is_owned, reduction_of
 from attnc.schedule import Schedule, schedule
 from attnc.target import CpuTarget, Target
 from attnc.tiles import Tiles, tiles_for
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
+    from attnc.derivative import Scatter
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,29 @@ class Spec:
 
 
 @dataclass(frozen=True)
+class Accumulation:
+    """How a backward kernel sums the gradient of a captured tensor, for one element that a
+    score_mod reads per pair of q_idx and kv_idx.
+
+    Attributes:
+        slot: Number of the captured tensor.
+        reduction: What is summed in a tile before it reaches the tensor.
+        factor: Schedule of the score_mod's derivative by the element.
+        indices: Schedules of the element's place.
+        rows: Loops around both.
+        owned_by_batch, owned_by_head: No two b (or h) read one element.
+    """
+
+    slot: int
+    reduction: Reduction
+    factor: Schedule
+    indices: tuple[Schedule, ...]
+    rows: tuple[Reduce, ...]
+    owned_by_batch: bool
+    owned_by_head: bool
+
+
+@dataclass(frozen=True)
 class Decision:
     """One decision of a plan, with the fact that it rests on."""
 
@@ -121,6 +147,7 @@ class Plan:
         mask: Schedule of the mask, or None where no tile needs it.
         score: Schedule of the score_mod, or None where the score stays as it is.
         derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
+        accumulations: Of the gradients of captured tensors.
         closed_form: Loop bounds computed in registers; None where the kernel reads a table.
         bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
         slots: Numbers of the captured tensors that the kernel reads, ascending.
@@ -135,6 +162,7 @@ class Plan:
     mask: Schedule | None
     score: Schedule | None
     derivative: Schedule | None
+    accumulations: tuple[Accumulation, ...]
     closed_form: ClosedForm | None
     bounds: tuple[tuple[str, Schedule], ...]
     slots: tuple[int, ...]
@@ -146,7 +174,8 @@ class Plan:
     @property
     def parts(self) -> tuple[Schedule | None, ...]:
         """Everything that is computed of a score."""
-        return (self.score, self.derivative, self.mask)
+        gathered = [part for a in self.accumulations for part in (a.factor, *a.indices)]
+        return (self.score, self.derivative, self.mask, *gathered)
 
     @property
     def uses_table(self) -> bool:
@@ -156,6 +185,15 @@ class Plan:
     def has_partial_tiles(self) -> bool:
         """Whether any tile inside the lengths may need the mask."""
         return self.mask is not None
+
+
+_SUMS = {
+    Reduction.UNIFORM: "one sum per tile",
+    Reduction.ROW: "a sum per row of a tile",
+    Reduction.COLUMN: "a sum per column of a tile",
+    Reduction.DIFFERENCE: "a sum per diagonal of a tile",
+    Reduction.ELEMENT: "element by element, in order",
+}
 
 
 def make_plan(spec: Spec) -> Plan:
@@ -177,7 +215,7 @@ def make_plan(spec: Spec) -> Plan:
     else:
         closed_form = _closed_form(mask, tiles, decisions)
 
-    derivative = _derivative(score, decisions) if spec.gradients else None
+    derivative, accumulations = _derivatives(spec, score, decisions)
     qk_is_live = score is None or reads_score(score)
     if not qk_is_live:
         decisions.append(Decision("q @ k is not computed", "the score_mod never reads the score"))
@@ -201,13 +239,14 @@ def make_plan(spec: Spec) -> Plan:
             (name, schedule(expr, f"{name}_")) for name, expr in closed_form.uniforms.items()
         )
     )
-    read = [e for e in (mask, score, derivative) if e is not None]
+    read = [e for e in (mask, score) if e is not None]  # derivatives read no others
     return Plan(
         spec=spec,
         tiles=tiles,
         mask=mask_schedule,
         score=score_schedule,
         derivative=derivative_schedule,
+        accumulations=accumulations,
         closed_form=closed_form,
         bounds=bounds,
         slots=slots_of(*read),
@@ -218,16 +257,42 @@ def make_plan(spec: Spec) -> Plan:
     )
 
 
-def _derivative(score: Expr | None, decisions: list[Decision]) -> Expr | None:
-    if score is None:
-        return None
+def _derivatives(
+    spec: Spec, score: Expr | None, decisions: list[Decision]
+) -> tuple[Expr | None, tuple[Accumulation, ...]]:
+    if spec.gradients is None or score is None:
+        return None, ()
     from attnc.derivative import differentiate
 
-    derivative = differentiate(score, ()).score
-    if isinstance(derivative, Const) and derivative.value == 1:
+    derivative = differentiate(score, spec.gradients.captured)
+    accumulations = []
+    for number, scatter in enumerate(derivative.captured):
+        accumulation = _accumulation(number, scatter)
+        accumulations.append(accumulation)
+        decisions.append(
+            Decision(
+                f"gradient of captured tensor {scatter.slot}: {_SUMS[accumulation.reduction]}",
+                f"the element read depends on {accumulation.reduction.value}",
+            )
+        )
+    if isinstance(derivative.score, Const) and derivative.score.value == 1:
         decisions.append(Decision("scores keep their gradients", "the score_mod adds to them"))
-        return None
-    return derivative
+        return None, tuple(accumulations)
+    return derivative.score, tuple(accumulations)
+
+
+def _accumulation(number: int, scatter: Scatter) -> Accumulation:
+    return Accumulation(
+        slot=scatter.slot,
+        reduction=reduction_of(scatter),
+        factor=schedule(scatter.factor, f"f{number}_"),
+        indices=tuple(
+            schedule(index, f"i{number}_{place}_") for place, index in enumerate(scatter.indices)
+        ),
+        rows=scatter.rows,
+        owned_by_batch=is_owned(scatter, IndexName.B),
+        owned_by_head=is_owned(scatter, IndexName.H),
+    )
 
 
 def _joins_heads(spec: Spec, decisions: list[Decision]) -> bool:

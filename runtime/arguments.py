@@ -19,8 +19,8 @@ _WORD = 8  # bytes
 _ARGS = "20q2q6qd3q4q2q2q"
 _N_ARGS = 40
 _WORDS_PER_SLOT = 3
-# What BackwardArgs adds: a tensor, a pointer, three tensors.
-_BACKWARD = struct.Struct("=5qq15q")
+# What BackwardArgs adds: a tensor, a pointer, three tensors, two pointers.
+_BACKWARD = struct.Struct("=5qq15q2q")
 _NO_TENSOR = (0, 0, 0, 0, 0)
 
 # What a kernel reads of a captured tensor without elements: 0, whatever the index.
@@ -142,14 +142,28 @@ class ArgumentWriter:
         return ints + [value if is_float else 0.0 for is_float, value in pairs]
 
 
-def backward_words(call: BackwardCall, block: Block) -> bytes:
+class BackwardBlock(NamedTuple):
+    """``BackwardArgs``, and arrays that it points to."""
+
+    words: bytes
+    kept: tuple[object, ...]
+
+
+def backward_block(call: BackwardCall, block: Block) -> BackwardBlock:
     """``BackwardArgs`` of ``backward.cpp.jinja``; ``block`` holds the forward call's arguments."""
-    grad_lse = 0 if call.grad_lse is None else call.grad_lse.data_ptr()
-    gradients = [_tensor_words(grad) for grad in (call.grad_q, call.grad_k, call.grad_v)]
+    captured = call.grad_captured
+    pointers = (ctypes.c_int64 * (len(captured) + 1))(*(grad.data_ptr() for grad in captured))
+    sizes = (ctypes.c_int64 * (len(captured) + 1))(*(grad.numel() for grad in captured))
     more = _BACKWARD.pack(
-        *_tensor_words(call.grad_out), grad_lse, *gradients[0], *gradients[1], *gradients[2]
+        *_tensor_words(call.grad_out),
+        0 if call.grad_lse is None else call.grad_lse.data_ptr(),
+        *_tensor_words(call.grad_q),
+        *_tensor_words(call.grad_k),
+        *_tensor_words(call.grad_v),
+        ctypes.addressof(pointers),
+        ctypes.addressof(sizes),
     )
-    return block.memory[: _N_ARGS * _WORD] + more
+    return BackwardBlock(block.memory[: _N_ARGS * _WORD] + more, (pointers, sizes))
 
 
 def _tensor_words(tensor: torch.Tensor | None) -> tuple[int, ...]:

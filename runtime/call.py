@@ -46,6 +46,8 @@ class BackwardCall(NamedTuple):
         grad_out: Gradient of ``out``, any strides, dtype of q.
         grad_lse: Gradient of ``lse``, contiguous, in the dtype of ``lse``; or None for 0.
         grad_q, grad_k, grad_v: Written, in the dtype of q, any strides; or None where not wanted.
+        grad_captured: Written: gradients of the captured tensors of ``Wanted.captured``, in their
+            shapes, contiguous, in the dtype of accumulation.
     """
 
     forward: Call
@@ -54,6 +56,7 @@ class BackwardCall(NamedTuple):
     grad_q: torch.Tensor | None
     grad_k: torch.Tensor | None
     grad_v: torch.Tensor | None
+    grad_captured: Sequence[torch.Tensor] = ()
 
 
 class CompiledKernel(Protocol):

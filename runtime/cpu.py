@@ -19,7 +19,7 @@ from attnc.errors import NoCompilerError, NoCompilerWarning
 from attnc.plan import Plan, Spec, make_plan
 from attnc.run_table import RunTable
 from attnc.runtime import cache
-from attnc.runtime.arguments import ArgumentWriter, Block, backward_words, table_words
+from attnc.runtime.arguments import ArgumentWriter, Block, backward_block, table_words
 from attnc.runtime.build import (
     COMMON_FLAGS,
     Compiler,
@@ -84,7 +84,8 @@ class CpuKernel:
             MemoryError: There is no room for sums of the gradients.
         """
         block = self._written(call.forward)
-        failed = self._entry(backward_words(call, block))
+        backward = backward_block(call, block)
+        failed = self._entry(backward.words)
         self._arguments.release(block)
         if failed:
             raise MemoryError(f"no room for the gradients of {tuple(call.forward.k.shape)}")

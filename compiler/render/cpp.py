@@ -16,9 +16,11 @@ from typing import Any
 import jinja2
 
 from attnc.bounds import print_bound
-from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, Score
+from attnc.ir import Expr, Gather, Index, IndexName, Level, Param, Ref
 from attnc.plan import Plan
 from attnc.render.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block
+from attnc.render.cpp_gradients import GradientsText, gradients_text
+from attnc.render.cpp_loops import Array, LoopText, arrays_at, loop_text, q_line
 from attnc.schedule import Schedule
 from attnc.target import CpuIsa, CpuTarget
 
@@ -41,25 +43,6 @@ _REGISTER_TILES: dict[CpuIsa, tuple[int, int]] = {
     "avx2": (4, 2),
     "generic": (4, 2),
 }
-
-
-@dataclass(frozen=True)
-class Array:
-    """A value kept per row or column: its name and the C++ type of an element."""
-
-    name: str
-    element: str
-
-
-@dataclass(frozen=True)
-class LoopText:
-    """A loop over the scores of a tile: what it fills per column, and its body."""
-
-    column_arrays: tuple[Array, ...]
-    column_lines: tuple[str, ...]
-    row_lines: tuple[str, ...]
-    element_lines: tuple[str, ...]
-    reads: frozenset[Expr]
 
 
 @dataclass(frozen=True)
@@ -97,17 +80,6 @@ class KernelText:
     visible_score: LoopText  # and what follows where some are
     runs: tuple[RunText, ...]
     gradients: GradientsText | None
-
-
-@dataclass(frozen=True)
-class GradientsText:
-    """Of a backward kernel: the gradients it computes, and the derivative of the score_mod."""
-
-    query: bool
-    key: bool
-    value: bool
-    wants_scores: bool  # some gradient needs those of the scores
-    derivative: LoopText | None
 
 
 def render(plan: Plan) -> str:
@@ -188,13 +160,17 @@ def _kernel_template(plan: Plan) -> str:
 def _kernel_text(plan: Plan, name: str) -> KernelText:
     spec = plan.spec
     stored = "row" if spec.gradients is None else "modified"
-    score = None if plan.score is None else _loop(plan, plan.score, stored + "[j] = {};")
-    mask = None if plan.mask is None else _loop(plan, plan.mask, "visible[j] = -(Int<real>)({});")
+    score = None if plan.score is None else loop_text(spec.slots, [plan.score], stored + "[j] = {};")
+    mask = (
+        None
+        if plan.mask is None
+        else loop_text(spec.slots, [plan.mask], "visible[j] = -(Int<real>)({});")
+    )
     shown = "row[j] = visible[j] ? {} : -Limits<real>::inf;"
-    visible_score = _loop(plan, plan.score, shown)
-    gradients = _gradients_text(plan)
-    derivative = None if gradients is None else gradients.derivative
-    loops = [loop for loop in (score, mask, visible_score, derivative) if loop is not None]
+    visible_score = loop_text(spec.slots, [plan.score], shown)
+    gradients = gradients_text(plan)
+    more = () if gradients is None else gradients.loops
+    loops = [loop for loop in (score, mask, visible_score, *more) if loop is not None]
     inner_reads = frozenset().union(*(loop.reads for loop in loops))
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     runs, bound_names = _runs(plan)
@@ -227,61 +203,11 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
     )
 
 
-def _gradients_text(plan: Plan) -> GradientsText | None:
-    wanted = plan.spec.gradients
-    if wanted is None:
-        return None
-    derivative = None
-    if plan.derivative is not None and (wanted.query or wanted.key):
-        # A weight of 0 may stand for a score without a derivative.
-        derivative = _loop(plan, plan.derivative, "grad[j] = weight[j] != 0 ? grad[j] * ({}) : 0;")
-    return GradientsText(
-        query=wanted.query,
-        key=wanted.key,
-        value=wanted.value,
-        wants_scores=wanted.query or wanted.key,
-        derivative=derivative,
-    )
-
-
-def _loop(plan: Plan, part: Schedule | None, result: str) -> LoopText:
-    """A loop that puts each value of ``part``, or else the plain score, into ``result``."""
-    if part is None:
-        return LoopText((), (), (), (result.format("row[j]"),), frozenset())
-    elements = Block(plan.spec.slots)
-    for let in part.at(Level.ELEMENT):
-        elements.declare(let.name, let.expr)
-    elements.lines.append(result.format(elements.value(part.result)))
-
-    columns = Block(plan.spec.slots)
-    arrays = _arrays(elements.reads, Level.COLUMN)
-    if arrays:
-        for let in part.at(Level.COLUMN):
-            columns.declare(let.name, let.expr)
-    stores = [f"{array.name}_column[j] = {array.name};" for array in arrays]
-    inputs = [
-        f"const {_cpp(a)} {a.name} = {a.name}_column[j];"
-        for a in _refs(elements.reads, Level.COLUMN)
-    ]
-    if any(isinstance(leaf, Score) for leaf in elements.reads):
-        inputs.append("const real score = row[j];")
-    rows = [
-        f"const {_cpp(a)} {a.name} = {a.name}_row[i];" for a in _refs(elements.reads, Level.ROW)
-    ]
-    return LoopText(
-        column_arrays=arrays,
-        column_lines=(*_kv_line(columns.reads), *columns.lines, *stores),
-        row_lines=(*_q_line(elements.reads), *rows),
-        element_lines=(*_kv_line(elements.reads), *inputs, *elements.lines),
-        reads=frozenset(elements.reads | columns.reads),
-    )
-
-
 def _rows(
     plan: Plan, reads: frozenset[Expr]
 ) -> tuple[tuple[str, ...], tuple[Array, ...], frozenset[Expr]]:
     """Lines of the loop over rows, the arrays they fill, and what they read."""
-    arrays = _arrays(reads, Level.ROW)
+    arrays = arrays_at(reads, Level.ROW)
     if not arrays:
         return (), (), frozenset()
     block = Block(plan.spec.slots)
@@ -290,7 +216,7 @@ def _rows(
             for let in part.at(Level.ROW):
                 block.declare(let.name, let.expr)
     stores = [f"{array.name}_row[i] = {array.name};" for array in arrays]
-    return (*_q_line(block.reads), *block.lines, *stores), arrays, frozenset(block.reads)
+    return (*q_line(block.reads), *block.lines, *stores), arrays, frozenset(block.reads)
 
 
 def _uniforms(plan: Plan, reads: frozenset[Expr], bound_names: frozenset[str]) -> tuple[str, ...]:
@@ -373,28 +299,3 @@ def _bound_text(bound: Any) -> str:
     return re.sub(r"\bp(\d+)\b", r"wide_p\1", print_bound(bound, "cpp"))
 
 
-def _refs(reads: set[Expr] | frozenset[Expr], level: Level) -> list[Ref]:
-    refs = [leaf for leaf in reads if isinstance(leaf, Ref) and leaf.level is level]
-    return sorted(refs, key=lambda ref: (ref.name[0], int(ref.name[1:])))
-
-
-def _arrays(reads: set[Expr] | frozenset[Expr], level: Level) -> tuple[Array, ...]:
-    # Truth values are kept as wide as the numbers they are used with: loops over both stay vectors.
-    return tuple(
-        Array(ref.name, "int32_t" if ref.dtype is DType.BOOL else CPP_TYPES[ref.dtype])
-        for ref in _refs(reads, level)
-    )
-
-
-def _cpp(ref: Ref) -> str:
-    return CPP_TYPES[ref.dtype]
-
-
-def _q_line(reads: set[Expr]) -> list[str]:
-    is_read = Index(IndexName.Q) in reads
-    return ["const int32_t q_idx = (int32_t)item.q_start + (i - first_row);"] if is_read else []
-
-
-def _kv_line(reads: set[Expr]) -> list[str]:
-    is_read = Index(IndexName.KV) in reads
-    return ["const int32_t kv_idx = (int32_t)kv_block * BLOCK_N + j;"] if is_read else []
