@@ -19,12 +19,15 @@ def _call(context: Context, name: str, *args: Scalar) -> Any:
 
 @elementwise("relu")
 def _relu(context: Context, x: Scalar, inplace: bool = False) -> Any:
-    return _call(context, "maximum", x, 0)
+    symbol = as_symbol(context, x)
+    if not symbol.kind.is_float:
+        return _call(context, "maximum", x, 0)
+    return select(context, symbol <= 0, 0, symbol)  # derivative 0 at 0, NaN stays
 
 
 @elementwise("relu6")
 def _relu6(context: Context, x: Scalar, inplace: bool = False) -> Any:
-    return _call(context, "clamp", x, 0, 6)
+    return _call(context, "hardtanh", x, 0, 6)
 
 
 @elementwise("leaky_relu")
@@ -79,7 +82,7 @@ def _logsigmoid(context: Context, x: Scalar) -> Any:
 
 @elementwise("hardsigmoid")
 def _hardsigmoid(context: Context, x: Scalar, inplace: bool = False) -> Any:
-    return _call(context, "clamp", as_float(context, x) + 3.0, 0.0, 6.0) / 6.0
+    return _call(context, "hardtanh", as_float(context, x) + 3.0, 0.0, 6.0) / 6.0
 
 
 @elementwise("hardswish")

@@ -180,7 +180,9 @@ def _remainder(context: Context, x: Scalar, y: Scalar) -> Any:
 def _fmod(context: Context, x: Scalar, y: Scalar) -> Any:
     kind = _integer(common_dtype(context, (x, y)))
     a, b = cast(context, x, kind), cast(context, y, kind)
-    size = binary(context, BinaryOp.MOD, abs(a), abs(b))
+    # Of floats not abs(a), whose derivative at 0 is 0.
+    positive = select(context, a < 0, -a, a) if kind.is_float else abs(a)
+    size = binary(context, BinaryOp.MOD, positive, abs(b))
     return select(context, a < 0, -size, size)  # sign of the dividend, as C
 
 
@@ -219,12 +221,34 @@ def _clamp(
     context: Context, x: Scalar, min: Scalar | None = None, max: Scalar | None = None
 ) -> Any:
     if min is not None:
-        x = _maximum(context, x, min)
-    return x if max is None else _minimum(context, x, max)
+        x = _at_least(context, x, min)
+    return x if max is None else _at_most(context, x, max)
 
 
-elementwise("clamp_min")(lambda context, x, min: _maximum(context, x, min))
-elementwise("clamp_max")(lambda context, x, max: _minimum(context, x, max))
+@elementwise("clamp_min")
+def _at_least(context: Context, x: Scalar, min: Scalar) -> Any:
+    # Where x is the bound, torch's derivative by x is 1 here, a half for maximum.
+    if not common_dtype(context, (x, min)).is_float:
+        return _maximum(context, x, min)
+    if _is_comparable(min):
+        return select(context, compare(context, CompareOp.LT, x, min), min, x)
+    is_inside = compare(context, CompareOp.GE, x, min)
+    return select(context, is_inside, x, _maximum(context, x, min))
+
+
+@elementwise("clamp_max")
+def _at_most(context: Context, x: Scalar, max: Scalar) -> Any:
+    if not common_dtype(context, (x, max)).is_float:
+        return _minimum(context, x, max)
+    if _is_comparable(max):
+        return select(context, compare(context, CompareOp.GT, x, max), max, x)
+    is_inside = compare(context, CompareOp.LE, x, max)
+    return select(context, is_inside, x, _minimum(context, x, max))
+
+
+def _is_comparable(bound: Scalar) -> bool:
+    """Whether ``bound`` is known not to be NaN."""
+    return not isinstance(bound, Symbol) and not math.isnan(bound)
 
 
 @elementwise("hardtanh")
@@ -235,7 +259,10 @@ def _hardtanh(
     max_val: Scalar = 1.0,
     inplace: bool = False,
 ) -> Any:
-    return _clamp(context, x, min_val, max_val)
+    symbol = as_symbol(context, x)
+    low, high = (cast(context, bound, symbol.kind) for bound in (min_val, max_val))
+    # Torch's derivative is 0 at the bounds, other than that of clamp.
+    return select(context, symbol <= low, low, select(context, symbol >= high, high, symbol))
 
 
 @elementwise("where")

@@ -7,7 +7,7 @@ from typing import Any
 
 from attnc.ir import DType, Reduce, ReduceOp, RowIndex, walk
 from attnc.trace.context import Context, refuse
-from attnc.trace.promotion import as_float, as_symbol, cast, to_dtype
+from attnc.trace.promotion import as_float, as_symbol, cast, select, to_dtype
 from attnc.trace.rows import Position, lift
 from attnc.trace.slots import BOOL, INT32, INT64
 from attnc.trace.symbols import Row, Symbol
@@ -152,7 +152,8 @@ def norm(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     if args or kwargs or isinstance(value, Symbol):
         raise refuse("a norm of this kind", "Write it out with abs, .sum() and torch.sqrt.")
     squares = lift(context, lambda _, x: x * x, (lift(context, as_float, (value,), {}),), {})
-    return sum_of(context, squares).sqrt()
+    total = sum_of(context, squares)
+    return select(context, total == 0, 0.0, total.sqrt())  # as for torch, derivative 0 at 0
 
 
 def searchsorted(
