@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from attnc.analysis import Analysis
-from attnc.ir import TRUE, Expr, Leaf, Level, Ref, walk
+from attnc.derivative import Derivative, Scatter
+from attnc.ir import TRUE, Expr, Gather, Leaf, Level, Ref, walk
 from attnc.lift import Lifted
 from attnc.plan import Plan
 from attnc.printer import format_expr, format_program
@@ -55,12 +56,29 @@ def _traced_lines(expr: Expr, locations: Mapping[Expr, Location]) -> Iterator[st
     yield f"  -> {format_expr(names[expr])}"
 
 
-def math_text(lifted: Lifted, plan: Plan) -> str:
-    """Mask and score as formulas, the keys a query sees, the loop bounds of a tile of queries."""
-    return "\n\n".join(_math_paragraphs(lifted, plan))
+def derivative_text(derivative: Derivative) -> str:
+    """What the backward multiplies with: derivatives of the score_mod, each with its dtypes."""
+    parts = [f"by score:\n{indented(format_program(derivative.score))}"]
+    for scatter in derivative.captured:
+        parts.append(f"by {_element(scatter)}:\n{indented(format_program(scatter.factor))}")
+    return "\n\n".join(parts)
 
 
-def _math_paragraphs(lifted: Lifted, plan: Plan) -> Iterator[str]:
+def _element(scatter: Scatter) -> str:
+    element = Gather(scatter.slot, scatter.indices, scatter.factor.dtype)
+    loops = "".join(f" for r{row.number} in range({row.extent})" for row in scatter.rows)
+    return f"{format_expr(element)}{loops}"
+
+
+def math_text(lifted: Lifted, plan: Plan, derivative: Derivative | None) -> str:
+    """Mask and score as formulas, the keys a query sees, the loop bounds of a tile of queries.
+
+    ``derivative`` is that of the score, or None without one; its constants are in place.
+    """
+    return "\n\n".join(_math_paragraphs(lifted, plan, derivative))
+
+
+def _math_paragraphs(lifted: Lifted, plan: Plan, derivative: Derivative | None) -> Iterator[str]:
     mask, score = lifted.exprs
     given = ", ".join(param_texts(lifted))
     if given:
@@ -68,6 +86,10 @@ def _math_paragraphs(lifted: Lifted, plan: Plan) -> Iterator[str]:
     yield f"visible(q_idx, kv_idx) =\n{_formula(TRUE if mask is None else mask)}"
     if score is not None:
         yield f"score =\n{_formula(score)}"
+    if derivative is not None:
+        yield f"derivative of it by score =\n{_formula(derivative.score)}"
+        for scatter in derivative.captured:
+            yield f"derivative of it by {_element(scatter)} =\n{_formula(scatter.factor)}"
     form = plan.closed_form
     if form is None:
         reasons = [d.why for d in plan.decisions if "table" in d.what]

@@ -13,6 +13,7 @@ from attnc.analysis import Analysis, analyze
 from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
 from attnc.decorator import Kernel
+from attnc.derivative import Derivative, differentiate
 from attnc.errors import InspectionOptionError
 from attnc.intervals import Facts
 from attnc.ir import TRUE, DType, Expr
@@ -24,6 +25,7 @@ from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
 from attnc.stage_texts import (
     blocks_text,
+    derivative_text,
     indented,
     math_text,
     param_texts,
@@ -39,7 +41,16 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int, int, int]
 
-MACHINES = ("cpu", "cpu-amx", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic", "triton", *GPU_TARGETS)
+MACHINES = (
+    "cpu",
+    "cpu-amx",
+    "cpu-avx512_bf16",
+    "cpu-avx512",
+    "cpu-avx2",
+    "cpu-generic",
+    "triton",
+    *GPU_TARGETS,
+)
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DEFAULT_SHAPE: Shape = (1, 1, 1024, 1024, 64)
 _SHORT_QUERIES = 16
@@ -113,6 +124,11 @@ class Inspection:
     def _plan(self) -> Plan:
         return make_plan(self._spec(self.target))
 
+    @cached_property
+    def _derivative(self) -> Derivative | None:
+        score = self.program.score
+        return None if score is None else differentiate(score, range(len(self.program.tensors)))
+
     def analysis(self, block_size: int | tuple[int, int]) -> Analysis:
         """The tiles of the mask at the lengths of the call; those of a BlockMask are its own.
 
@@ -178,9 +194,14 @@ class Inspection:
             parts.append(f"arguments at run time:\n{indented('; '.join(arguments))}")
         return "\n\n".join(parts) or _NOTHING
 
+    def derivative(self) -> str:
+        """Derivatives of the score_mod: by the score, and by each element that it captures."""
+        derivative = self._derivative
+        return _NO_SCORE if derivative is None else derivative_text(derivative)
+
     def math(self) -> str:
-        """The predicate, the keys a query sees, and the loop bounds of a tile, as formulas."""
-        return math_text(self.program.lifted, self._plan)
+        """Mask, score and its derivatives, keys a query sees, loop bounds of a tile: formulas."""
+        return math_text(self.program.lifted, self._plan, self._derivative)
 
     def blocks(self) -> str:
         """A picture of the tiles, how many there are of each class, and what is saved."""
@@ -253,6 +274,7 @@ class Inspection:
 
 
 _NOTHING = "no mask and no score_mod: plain attention"
+_NO_SCORE = "no score_mod: the derivative by score is 1"
 
 
 def _require(option: str, value: str, known: tuple[str, ...]) -> None:

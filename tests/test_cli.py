@@ -200,7 +200,7 @@ def test_all_stages_end_in_the_kernel_of_the_machine(folder: Path) -> None:
     result = invoke("inspect", "masks.py:window")
 
     headings = re.findall(r"^== (\w+) ==$", result.stdout, re.MULTILINE)
-    assert headings == ["traced", "ir", "math", "blocks", "plan", "cpp"]
+    assert headings == ["traced", "ir", "derivative", "math", "blocks", "plan", "cpp"]
 
 
 def test_shape_beyond_memory_is_one_clear_line() -> None:

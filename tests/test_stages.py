@@ -72,6 +72,33 @@ def test_kernel_properties_are_the_stages() -> None:
     assert softcap.source("sm_90") == Inspection.of(softcap, target="sm_90").triton()
 
 
+def test_derivative_is_by_score_and_by_captured_elements() -> None:
+    """The derivative of a softcap shares its tanh; that by a slope is the distance."""
+    slopes, weights = torch.ones(2), torch.ones(2, 3)
+
+    def biased(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return score + slopes[h] * (q_idx - kv_idx) + weights[h].sum()
+
+    assert Inspection.of(softcap).derivative() == (
+        "by score:\n    x0 = tanh(score / 20.0)\n    1.0 - x0 * x0"
+    )
+    assert Inspection.of(biased).derivative() == (
+        "by score:\n    1.0\n\n"
+        "by t0[h]:\n    float32(q_idx - kv_idx)\n\n"
+        "by t1[h, r0] for r0 in range(3):\n    1.0"
+    )
+    assert "no score_mod" in Inspection.of(window).derivative()
+
+
+def test_math_has_the_derivatives() -> None:
+    """Under the score; a mask has none."""
+    text = Inspection.of(softcap).math()
+
+    assert text.index("score =\n") < text.index("derivative of it by score =\n")
+    assert "1.0 - x0 * x0" in text
+    assert "derivative" not in Inspection.of(window).math()
+
+
 def test_math_states_the_interval_of_keys() -> None:
     """For a window: a query sees ``p0`` keys up to itself, as an inequality in ``kv_idx``."""
     text = Inspection.of(window).math()

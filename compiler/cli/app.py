@@ -88,7 +88,7 @@ def inspect(
     stage: Annotated[
         str,
         typer.Option(
-            help="traced, ir, math, blocks, plan, cpp, triton, ptx, resources, or all of them",
+            help="traced, ir, derivative, math, blocks, plan, cpp, triton, ptx, resources, or all",
             metavar="STAGE",
         ),
     ] = "all",

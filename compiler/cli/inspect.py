@@ -12,6 +12,7 @@ from attnc.stages import DTYPES, MACHINES, Inspection
 LANGUAGES: Mapping[str, Language] = {
     "traced": "text",
     "ir": "python",
+    "derivative": "python",
     "math": "text",
     "blocks": "text",
     "plan": "text",
@@ -20,9 +21,9 @@ LANGUAGES: Mapping[str, Language] = {
     "ptx": "asm",
     "resources": "text",
 }
-_CPU_STAGES = ("traced", "ir", "math", "blocks", "plan", "cpp")
+_CPU_STAGES = ("traced", "ir", "derivative", "math", "blocks", "plan", "cpp")
 _GPU_ONLY = ("triton", "ptx", "resources")
-_GPU_STAGES = ("traced", "ir", "math", "blocks", "plan", *_GPU_ONLY)
+_GPU_STAGES = ("traced", "ir", "derivative", "math", "blocks", "plan", *_GPU_ONLY)
 
 
 def run(
