@@ -62,7 +62,7 @@ def derivative_of(fn: Mod, dtype: DType = F64) -> tuple[Derivative, list[torch.T
     return differentiate(traced, range(len(slots.tensors))), slots.tensors
 
 
-def axes(sizes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+def axes(sizes: tuple[int, ...]) -> dict[str, Any]:
     """b, h, q_idx, kv_idx that broadcast to ``sizes``."""
     names = ("b", "h", "q_idx", "kv_idx")
     return {
@@ -126,7 +126,7 @@ def assert_is_autograd(fn: Mod, scores: torch.Tensor, tolerance: float = 1e-10) 
             x.requires_grad_(False)
 
     mine = evaluate(found.score, **axes(tuple(scores.shape)), score=scores, tensors=tensors)
-    close = {"rtol": tolerance, "atol": tolerance, "equal_nan": True}
+    close: dict[str, Any] = {"rtol": tolerance, "atol": tolerance, "equal_nan": True}
     by_score = torch.zeros_like(scores) if expected[0] is None else expected[0]
     torch.testing.assert_close(mine.expand(scores.shape) * upstream, by_score, **close)
     gradients = {id(x): torch.zeros(x.shape, dtype=torch.float64) for x in wanted}
@@ -281,7 +281,7 @@ def derivatives(function: Callable[..., Any], *points: torch.Tensor) -> list[tor
     by_slot = {scatter.slot: scatter.factor for scatter in found.captured}
     zero = Const(0.0, F64)
     wanted = [found.score, *(by_slot.get(slot, zero) for slot in range(len(others)))]
-    at = {"b": 0, "h": 0, "q_idx": torch.arange(len(score)), "kv_idx": 0}
+    at: dict[str, Any] = {"b": 0, "h": 0, "q_idx": torch.arange(len(score)), "kv_idx": 0}
     return [evaluate(x, **at, score=score, tensors=tensors).expand(len(score)) for x in wanted]
 
 

@@ -92,8 +92,8 @@ def _unary(op: UnaryOp, x: Expr, y: Expr, adjoint: Adjoint) -> Iterator[Share]:
             rest = Binary(BinaryOp.SUB, _real(1.0, y), y)
             yield x, adjoint.times(Binary(BinaryOp.MUL, rest, y))
         case UnaryOp.ERF:
-            square = Unary(UnaryOp.NEG, Binary(BinaryOp.MUL, x, x))
-            yield x, adjoint.times(Unary(UnaryOp.EXP, square)).scaled(2.0 / math.sqrt(math.pi))
+            bell = Unary(UnaryOp.EXP, Unary(UnaryOp.NEG, Binary(BinaryOp.MUL, x, x)))
+            yield x, adjoint.times(bell).scaled(2.0 / math.sqrt(math.pi))
 
 
 def _binary(op: BinaryOp, x: Expr, y: Expr, z: Expr, adjoint: Adjoint) -> Iterator[Share]:
