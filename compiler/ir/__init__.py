@@ -28,6 +28,7 @@ from attnc.ir.queries import (
     indices_of,
     level_of,
     reads_score,
+    replaced,
     slots_of,
     walk,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "indices_of",
     "level_of",
     "reads_score",
+    "replaced",
     "slots_of",
     "walk",
 ]

@@ -1,8 +1,8 @@
-"""Questions about expressions, answered in one pass over their nodes."""
+"""Questions about expressions, and exchanges, answered in one pass over their nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -55,6 +55,18 @@ def slots_of(*exprs: Expr) -> tuple[int, ...]:
 def reads_score(expr: Expr) -> bool:
     """Whether ``expr`` depends on the score."""
     return any(isinstance(node, Score) for node in walk(expr))
+
+
+def replaced(expr: Expr, new: Mapping[Expr, Expr]) -> Expr:
+    """``expr`` with every node that is a key of ``new`` exchanged for its value, all at once."""
+    result: dict[Expr, Expr] = {}
+    for node in walk(expr):
+        children = tuple(result[child] for child in node.children)
+        known = new.get(node)
+        if known is None:
+            known = node if children == node.children else node.rebuild(children)
+        result[node] = known
+    return result[expr]
 
 
 def canonical_text(*roots: Expr | None) -> str:
