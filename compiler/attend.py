@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,14 +12,19 @@ from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.errors import (
     DeviceError,
     DimensionsError,
-    FunctionTransformError,
-    GradientNotSupportedError,
     InputDTypeError,
     InputTypeError,
     ShapeError,
 )
 from attnc.mods import Mod, is_plain_function, require_alone, require_kind
-from attnc.runtime.dispatch import Fixed, Inputs, Outputs, choose_backend, run
+from attnc.runtime.dispatch import (
+    Fixed,
+    Inputs,
+    Outputs,
+    choose_backend,
+    run_program,
+    traced_program,
+)
 from attnc.runtime.layout import layout_of
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -182,12 +187,28 @@ def _attend(
     if score is not None and not is_plain_function(score, 5):
         require_kind(score, "score_mod", "score")
         require_alone(score, "score")
-    _refuse_transforms(q, k, v)
-    _refuse_gradients(q, k, v)
     chosen = choose_backend(q, backend)
     if chosen == "reference":
         return _reference(inputs, enable_gqa)
-    return run(inputs, chosen, wants_lse=wants_lse, wants_max=wants_max, strict=strict)
+    program = traced_program(inputs)
+    if _is_followed(q, k, v, program.tensors):
+        from attnc.autograd import attend_with_gradients
+
+        return attend_with_gradients(
+            q, k, v, program, inputs.scale, chosen, wants_lse, wants_max, strict
+        )
+    return run_program(
+        q,
+        k,
+        v,
+        program,
+        inputs.scale,
+        chosen,
+        wants_lse=wants_lse,
+        wants_max=wants_max,
+        strict=strict,
+        layout=layout,
+    )
 
 
 def _is_autocast_elsewhere(q: torch.Tensor) -> bool:
@@ -246,20 +267,20 @@ def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed:
     return mask  # type: ignore[no-any-return]
 
 
-def _refuse_transforms(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+def _is_followed(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captured: Sequence[torch.Tensor]
+) -> bool:
+    """Whether something differentiates or maps the call: autograd, or a transform of torch.func."""
+    if torch.is_grad_enabled():
+        if q.requires_grad or k.requires_grad or v.requires_grad:
+            return True
+        for tensor in captured:
+            if tensor.requires_grad:
+                return True
     if torch._C._functorch.maybe_current_level() is None:
-        return
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            raise FunctionTransformError(what=name)
-
-
-def _refuse_gradients(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    if not torch.is_grad_enabled():
-        return
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor.requires_grad:
-            raise GradientNotSupportedError(what=name)
+        return False
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return any(is_wrapped(tensor) for tensor in (q, k, v, *captured))
 
 
 def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:

@@ -61,15 +61,9 @@ class DeviceError(AttncError, ValueError):
 
 class FunctionTransformError(AttncError, NotImplementedError):
     template = (
-        "{what} belongs to a transform of torch.func (vmap, grad, jvp), which cannot look into a "
-        "kernel. Call attention outside of it; batch and heads are dimensions of q, k and v."
-    )
-
-
-class GradientNotSupportedError(AttncError, NotImplementedError):
-    template = (
-        "{what} requires grad, but attention has no backward yet. Run under torch.no_grad(), or "
-        "pass the tensor with .detach()."
+        "{what} belongs to torch.vmap or to forward-mode differentiation (jvp), which cannot look "
+        "into a kernel. Call attention outside of it; batch and heads are dimensions of q, k and v. "
+        "torch.func.grad and vjp work."
     )
 
 

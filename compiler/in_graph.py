@@ -6,7 +6,6 @@ torch.compile dynamo runs all of this, so it is plain Python without locks, hash
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from attnc.printer import format_program
 from attnc.runtime.dispatch import Outputs
 from attnc.trace import trace_mask, trace_score
 from attnc.trace.in_graph import GraphSlots, GraphTracer, read_lines
-from attnc.trace.location import break_graph
 from attnc.trace.slots import FLOAT32, FLOAT64
 
 
@@ -52,7 +50,6 @@ def attend_in_graph(
         tracer = GraphTracer(slots, float_dtype)
         traced = trace_score(score, slots, float_dtype, tracer=tracer)
         score_text = _readable(tracer.text(traced.expr))
-    _refuse_gradients(q, k, v, slots.tensors)
     out, lse, max_scores = attention_op(
         q,
         k,
@@ -90,20 +87,6 @@ def _blocks_of(mask: Any) -> tuple[list[torch.Tensor], list[int]]:
         return [], geometry
     arrays = (table.offsets, table.starts, table.stops, table.kinds)
     return [torch.from_numpy(array) for array in arrays], geometry
-
-
-def _refuse_gradients(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captured: Sequence[torch.Tensor]
-) -> None:
-    # The operator refuses as well; dynamo shows that error less plainly than a broken graph.
-    if not (torch.compiler.is_dynamo_compiling() and torch.is_grad_enabled()):
-        return
-    for tensor in (q, k, v, *captured):
-        if tensor.requires_grad:
-            break_graph(
-                f"attention got a tensor of shape {tuple(tensor.shape)} that requires grad, and "
-                "has no backward yet. Run under torch.no_grad(), or pass it with .detach()."
-            )
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's

@@ -8,25 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from attnc.block_mask.fixed import as_function, listed_mod
-from attnc.block_mask.lists import table_of_lists
-from attnc.block_mask.mask import LARGE_BLOCK
-from attnc.errors import (
-    BlockMaskLengthError,
-    BlockMaskShapeError,
-    GradientNotSupportedError,
-    SymbolicNumberError,
-)
+from attnc.autograd import attend_followed
+from attnc.block_mask.fixed import as_function
 from attnc.evaluate import evaluate
-from attnc.ir import TRUE, Const, DType, Expr, Param, SlotType, walk
+from attnc.ir import Expr
 from attnc.mods import Mod
+from attnc.operator_texts import expr_of, program_of, table_of
 from attnc.parser import parse_expr
-from attnc.run_table import RunTable
+from attnc.runtime.composed import Attention
 from attnc.runtime.dispatch import (
     Fixed,
     Outputs,
@@ -35,15 +29,18 @@ from attnc.runtime.dispatch import (
     empty_outputs,
     run_program,
 )
-from attnc.trace import SlotTable, trace_mask
-from attnc.trace.slots import INT32_MAX, INT32_MIN
-from attnc.trace.symbols import Symbol
+from attnc.runtime.gradients import differentiable_slots, empty_gradient, gradients
 
-_SCHEMA = """attention(
+_FORWARD = """attention(
     Tensor q, Tensor k, Tensor v, Tensor[] captured, Tensor[] blocks,
     str mask, str score, SymInt[] numbers, SymInt[] block_geometry, float? scale,
     bool wants_lse, bool wants_max, str? backend, bool strict
 ) -> (Tensor out, Tensor lse, Tensor max_scores)"""
+_BACKWARD = """attention_backward(
+    Tensor? grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse,
+    Tensor[] captured, Tensor[] blocks, str mask, str score, SymInt[] numbers,
+    SymInt[] block_geometry, float? scale, bool[] needs, str? backend, bool strict
+) -> Tensor[]"""
 
 
 def _attention(
@@ -80,15 +77,7 @@ def _attention(
         out, lse and max_scores; the latter two are empty where they are not wanted.
     """
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
-    values = tuple(numbers)
-    slots = SlotTable(q.device)
-    slots.tensors += [tensor.resolve_neg() for tensor in captured]
-    slots.types += [SlotType(str(t.dtype).removeprefix("torch."), t.dim()) for t in captured]
-    mask_expr = _expr_of(mask, values)
-    table = _table_of(blocks, block_geometry, q, k) if block_geometry else None
-    if table is not None and (table.block_m % 16 or table.block_n % 16):
-        mask_expr, table = _as_mask(table, mask_expr, slots), None  # no kernel has such tiles
-    program = TracedProgram(mask_expr, _expr_of(score, values), slots.tensors, slots.types, table)
+    program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[3])
     chosen = choose_backend(q, backend)
@@ -129,17 +118,211 @@ def _fake_attention(
     return _as_tuple(empty_outputs(q, v, wants_lse, wants_max), wants_lse, wants_max)
 
 
-def _refusing_gradients(keys: torch.DispatchKeySet, *args: Any) -> Any:
-    """What the operator does with inputs that autograd follows: there is no backward yet."""
-    q, k, v, captured = args[:4]
-    named = [("q", q), ("k", k), ("v", v)]
-    named += [(f"captured tensor {i} of shape {tuple(t.shape)}", t) for i, t in enumerate(captured)]
-    if torch.is_grad_enabled():
-        for name, tensor in named:
-            if tensor.requires_grad:
-                raise GradientNotSupportedError(what=name)
-    with torch._C._AutoDispatchBelowAutograd():
-        return torch.ops.attnc.attention.default(*args)
+def _attention_backward(
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    captured: Sequence[torch.Tensor],
+    blocks: Sequence[torch.Tensor],
+    mask: str,
+    score: str,
+    numbers: Sequence[int],
+    block_geometry: Sequence[int],
+    scale: float | None,
+    needs: Sequence[bool],
+    backend: str | None,
+    strict: bool,
+) -> list[torch.Tensor]:
+    """Gradients of ``_attention``.
+
+    Args:
+        grad_out: Gradient of ``out``; None for 0.
+        grad_lse: Gradient of ``lse``; None for 0.
+        q: As in ``_attention``; so are the others that are not named here.
+        out, lse: What ``_attention`` gave.
+        needs: Which gradients are wanted: of q, k, v, then of each captured tensor.
+
+    Returns:
+        The gradients that are wanted, in this order, in the shapes and dtypes of the inputs.
+    """
+    q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
+    program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
+    if scale is None:
+        scale = 1.0 / math.sqrt(q.shape[3])
+    n_more = len(program.tensors) - len(captured)
+    found = gradients(
+        program,
+        q,
+        k,
+        v,
+        out,
+        lse,
+        scale,
+        choose_backend(q, backend),
+        grad_out,
+        grad_lse,
+        (*needs, *(False,) * n_more),
+        strict=strict,
+    )
+    return [gradient for gradient in found if gradient is not None]
+
+
+def _fake_attention_backward(
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    captured: Sequence[torch.Tensor],
+    blocks: Sequence[torch.Tensor],
+    mask: str,
+    score: str,
+    numbers: Sequence[int],
+    block_geometry: Sequence[int],
+    scale: float | None,
+    needs: Sequence[bool],
+    backend: str | None,
+    strict: bool,
+) -> list[torch.Tensor]:
+    """Gradients of the shapes, dtypes and strides that ``_attention_backward`` gives."""
+    pairs = zip((q, k, v, *captured), needs, strict=True)
+    return [empty_gradient(x, number) for number, (x, needed) in enumerate(pairs) if needed]
+
+
+@dataclass(frozen=True)
+class OperatorCall:
+    """Attention by the operators, so that graphs show them; fields as in ``_attention``.
+
+    Captured tensors are followed by those of a block mask.
+    """
+
+    n_captured: int
+    mask: str
+    score: str
+    numbers: Sequence[int]
+    block_geometry: Sequence[int]
+    scale: float | None
+    wants_max: bool
+    backend: str | None
+    strict: bool
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tensors: Sequence[torch.Tensor]
+    ) -> Outputs:
+        with torch._C._AutoDispatchBelowAutograd():
+            out, lse, max_scores = attention_op(
+                q,
+                k,
+                v,
+                tensors[: self.n_captured],
+                tensors[self.n_captured :],
+                self.mask,
+                self.score,
+                self.numbers,
+                self.block_geometry,
+                self.scale,
+                True,
+                self.wants_max,
+                self.backend,
+                self.strict,
+            )
+        return Outputs(out, lse, max_scores if self.wants_max else None)
+
+    def gradients(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        out: torch.Tensor,
+        lse: torch.Tensor,
+        tensors: Sequence[torch.Tensor],
+        grad_out: torch.Tensor | None,
+        grad_lse: torch.Tensor | None,
+        needs: Sequence[bool],
+    ) -> list[torch.Tensor | None]:
+        with torch._C._AutoDispatchBelowAutograd():
+            present = attention_backward_op(
+                grad_out,
+                grad_lse,
+                q,
+                k,
+                v,
+                out,
+                lse,
+                tensors[: self.n_captured],
+                tensors[self.n_captured :],
+                self.mask,
+                self.score,
+                self.numbers,
+                self.block_geometry,
+                self.scale,
+                needs[: 3 + self.n_captured],
+                self.backend,
+                self.strict,
+            )
+        following = iter(present)
+        return [next(following) if needed else None for needed in needs]
+
+    def attention(
+        self, q: torch.Tensor, k: torch.Tensor, tensors: Sequence[torch.Tensor]
+    ) -> Attention:
+        numbers = tuple(self.numbers)
+        table = None
+        if self.block_geometry:
+            table = table_of(tensors[self.n_captured :], self.block_geometry, q, k)
+        scale = 1.0 / math.sqrt(q.shape[3]) if self.scale is None else self.scale
+        return Attention(expr_of(self.mask, numbers), expr_of(self.score, numbers), table, scale)
+
+
+def _attention_with_graph(
+    keys: torch.DispatchKeySet,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    captured: Sequence[torch.Tensor],
+    blocks: Sequence[torch.Tensor],
+    mask: str,
+    score: str,
+    numbers: Sequence[int],
+    block_geometry: Sequence[int],
+    scale: float | None,
+    wants_lse: bool,
+    wants_max: bool,
+    backend: str | None,
+    strict: bool,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``_attention`` as autograd sees it."""
+    slots = differentiable_slots(parse_expr(score)) if score else frozenset()
+    followed = [q, k, v, *(captured[slot] for slot in slots)]
+    if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in followed)):
+        with torch._C._AutoDispatchBelowAutograd():
+            return attention_op(  # type: ignore[no-any-return]
+                q,
+                k,
+                v,
+                captured,
+                blocks,
+                mask,
+                score,
+                numbers,
+                block_geometry,
+                scale,
+                wants_lse,
+                wants_max,
+                backend,
+                strict,
+            )
+    call = OperatorCall(
+        len(captured), mask, score, numbers, block_geometry, scale, wants_max, backend, strict
+    )
+    outputs = attend_followed(call, q, k, v, [*captured, *blocks], slots)
+    return _as_tuple(outputs, wants_lse, wants_max)
 
 
 def _as_tuple(
@@ -151,74 +334,6 @@ def _as_tuple(
         lse if wants_lse and lse is not None else outputs.out.new_empty(0),
         max_scores if wants_max and max_scores is not None else outputs.out.new_empty(0),
     )
-
-
-@lru_cache(maxsize=4096)
-def _expr_of(text: str, numbers: tuple[int, ...]) -> Expr | None:
-    """The expression with its numbers in place; None for no text."""
-    if not text:
-        return None
-    expr = parse_expr(text)
-    done: dict[Expr, Expr] = {}
-    for node in walk(expr):
-        if isinstance(node, Param):
-            value = numbers[node.number]
-            if not INT32_MIN <= value <= INT32_MAX:
-                raise SymbolicNumberError(value=value)
-            done[node] = Const(value, node.dtype)
-        else:
-            operands = tuple(done[child] for child in node.children)
-            done[node] = node if operands == node.children else node.rebuild(operands)
-    return done[expr]
-
-
-def _table_of(
-    blocks: Sequence[torch.Tensor],
-    geometry: Sequence[int],
-    q: torch.Tensor,
-    k: torch.Tensor,
-) -> RunTable | None:
-    """The tiles of a block mask, or None where the mask implies them; see ``_attention``."""
-    lengths = (q.shape[2], k.shape[2])
-    if len(geometry) == 4:
-        n_queries, n_keys, *block = geometry
-        if block == [LARGE_BLOCK, LARGE_BLOCK]:  # "no blocks": it fits any lengths
-            n_queries, n_keys = lengths
-        full = (blocks[2], blocks[3]) if len(blocks) == 4 else None
-        table = table_of_lists(
-            (blocks[0], blocks[1]), full, (n_queries, n_keys), (block[0], block[1])
-        )
-        _check_sizes((table.n_batch, table.n_heads, n_queries, n_keys), q, k)
-        return table
-    n_batch, n_heads, n_queries, n_keys, block_m, block_n = geometry
-    _check_sizes((n_batch, n_heads, n_queries, n_keys), q, k)
-    if not blocks:
-        return None
-    offsets, starts, stops, kinds = (tensor.cpu().numpy() for tensor in blocks)
-    return RunTable(
-        offsets, starts, stops, kinds, n_batch, n_heads, n_queries, n_keys, block_m, block_n
-    )
-
-
-def _check_sizes(sizes: tuple[int, int, int, int], q: torch.Tensor, k: torch.Tensor) -> None:
-    n_batch, n_heads, n_queries, n_keys = sizes
-    lengths = (q.shape[2], k.shape[2])
-    if (n_queries, n_keys) != lengths:
-        raise BlockMaskLengthError(
-            mask_q=n_queries, mask_kv=n_keys, n_queries=lengths[0], n_keys=lengths[1]
-        )
-    for axis, size, wanted in zip("BH", (n_batch, n_heads), q.shape[:2], strict=True):
-        if size not in (1, wanted):
-            raise BlockMaskShapeError(axis=axis, mask_size=size, size=wanted)
-
-
-def _as_mask(table: RunTable, inside: Expr | None, slots: SlotTable) -> Expr:
-    """The mask that says the same as a table and what holds inside its partial blocks."""
-
-    def inside_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return Symbol(b.context, TRUE if inside is None else inside, DType.BOOL)
-
-    return trace_mask(listed_mod(table, inside_mod, slots.device), slots).expr
 
 
 def _reference(
@@ -254,13 +369,18 @@ def _as_score_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
 def _defined(make_library: Any = torch.library.Library) -> Any:
     library = make_library("attnc", "DEF")
     # The kernels take any strides, and the output has those of q: a graph must not change them.
-    library.define(_SCHEMA, tags=(torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides))
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+    library.define(_FORWARD, tags=tags)
     library.impl("attention", _attention, "CompositeExplicitAutograd")
     library.impl("attention", _fake_attention, "Meta")
-    library.impl("attention", _refusing_gradients, "Autograd", with_keyset=True)
+    library.impl("attention", _attention_with_graph, "Autograd", with_keyset=True)
+    library.define(_BACKWARD, tags=tags)
+    library.impl("attention_backward", _attention_backward, "CompositeExplicitAutograd")
+    library.impl("attention_backward", _fake_attention_backward, "Meta")
     return library
 
 
 _LIBRARY = _defined()
-#: The operator, for calls without a look-up by name.
+#: The operators, for calls without a look-up by name.
 attention_op = torch.ops.attnc.attention.default
+attention_backward_op = torch.ops.attnc.attention_backward.default

@@ -13,7 +13,7 @@ from attnc.ir import DType
 from attnc.plan import Spec
 from attnc.program import Program, build_program
 from attnc.run_table import RunTable
-from attnc.runtime.call import Call, CompiledKernel
+from attnc.runtime.call import BackwardCall, Call, CompiledKernel
 from attnc.runtime.cpu import load_cpu_kernels
 from attnc.runtime.isa import best_isa
 from attnc.target import CpuIsa, CpuTarget
@@ -65,25 +65,59 @@ def run(
     table: RunTable | None = None,
 ) -> Result:
     """Runs ``kernel`` into outputs full of NaN, so that what it leaves out shows."""
-    stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32
+    stat_dtype = _accumulated(q)
     out = q.new_full((*q.shape[:3], v.shape[3]), torch.nan)
     lse, max_scores = (torch.full(q.shape[:3], torch.nan, dtype=stat_dtype) for _ in range(2))
-    if kernel.uses_table and table is None:
-        assert program.mask is not None
-        table = classify(
-            program.mask,
-            program.tensors,
-            n_batch=q.shape[0],
-            n_heads=q.shape[1],
-            n_queries=q.shape[2],
-            n_keys=k.shape[2],
-            block_m=kernel.block_m,
-            block_n=kernel.block_n,
-        ).table
+    table = table or _table_of(kernel, program, q, k)
     scale = q.shape[3] ** -0.5 if scale is None else scale
     values = program.lifted.values
     kernel.run(Call(q, k, v, out, lse, max_scores, scale, values, program.tensors, table))
     return Result(out, lse, max_scores)
+
+
+def run_backward(
+    kernel: CompiledKernel,
+    program: Program,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    result: Result,
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    captured: Sequence[int] = (),
+    scale: float | None = None,
+) -> list[torch.Tensor]:
+    """Gradients of q, k, v and of the captured tensors of these numbers, NaN where left out."""
+    scale = q.shape[3] ** -0.5 if scale is None else scale
+    table = _table_of(kernel, program, q, k)
+    values, tensors = program.lifted.values, program.tensors
+    call = Call(q, k, v, result.out, result.lse, None, scale, values, tensors, table)
+    gradients = [torch.full_like(x, torch.nan) for x in (q, k, v)]
+    stored = [torch.full(tensors[n].shape, torch.nan, dtype=_accumulated(q)) for n in captured]
+    kernel.run_backward(BackwardCall(call, grad_out, grad_lse, *gradients, stored))
+    return [*gradients, *stored]
+
+
+def _accumulated(q: torch.Tensor) -> torch.dtype:
+    return torch.float64 if q.dtype is torch.float64 else torch.float32
+
+
+def _table_of(
+    kernel: CompiledKernel, program: Program, q: torch.Tensor, k: torch.Tensor
+) -> RunTable | None:
+    if not kernel.uses_table:
+        return None
+    assert program.mask is not None
+    return classify(
+        program.mask,
+        program.tensors,
+        n_batch=q.shape[0],
+        n_heads=q.shape[1],
+        n_queries=q.shape[2],
+        n_keys=k.shape[2],
+        block_m=kernel.block_m,
+        block_n=kernel.block_n,
+    ).table
 
 
 def load(specs: Sequence[Spec], optimization: str = "-O1") -> Sequence[CompiledKernel]:

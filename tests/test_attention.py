@@ -13,12 +13,11 @@ from attnc import attention, create_block_mask
 from attnc.errors import (
     BackendError,
     DeviceError,
-    GradientNotSupportedError,
     InputDTypeError,
     InputTypeError,
     ShapeError,
 )
-from attnc.runtime.dispatch import _captured_for
+from attnc.runtime.dispatch import captured_on_device
 from attnc.runtime.reference import reference_attention
 
 
@@ -188,22 +187,6 @@ def test_numbers_beyond_float32_are_infinite() -> None:
         torch.testing.assert_close(out, expected if limit > 0 else torch.zeros_like(out))
 
 
-def test_gradients_are_refused_clearly() -> None:
-    """Never an output without a graph for inputs that require grad."""
-    q, k, v = tensors(*[(1, 1, 4, 16)] * 3)
-    bias = torch.zeros(4, 4, requires_grad=True)
-
-    def biased(score, b, h, q_idx, kv_idx):
-        return score + bias[q_idx, kv_idx]
-
-    with pytest.raises(GradientNotSupportedError, match="v requires grad"):
-        attention(q, k, v.requires_grad_())
-    with torch.no_grad():
-        attention(q, k, v, score=biased)
-    with pytest.raises(GradientNotSupportedError, match="captured tensor 0 of shape"):
-        attention(q, k, v.detach(), score=biased)
-
-
 def test_backends_are_checked(monkeypatch) -> None:
     """An unknown name, and a GPU backend for CPU tensors."""
     q, k, v = tensors(*[(1, 1, 4, 16)] * 3)
@@ -276,11 +259,11 @@ def test_numbers_on_the_cpu_go_to_the_device_of_q() -> None:
     """PyTorch combines 0-dim CPU tensors with tensors of any device; others must be beside q."""
     q = torch.empty(1, device="meta")
 
-    (number,) = _captured_for([torch.tensor(3)], q)
+    (number,) = captured_on_device([torch.tensor(3)], q)
 
     assert number.device == q.device
     with pytest.raises(DeviceError, match="captured tensor 0"):
-        _captured_for([torch.zeros(1)], q)
+        captured_on_device([torch.zeros(1)], q)
 
 
 def test_masks_see_the_device_they_are_made_for() -> None:

@@ -360,7 +360,6 @@ FAILURES: dict[str, Script] = {
     "nested": lambda m: m.flex_attention(
         *[torch.nested.nested_tensor([torch.ones(2, 9, 8)], layout=torch.jagged)] * 3
     ),
-    "grad": lambda m: m.flex_attention(*[torch.ones(1, 1, 16, 16, requires_grad=True)] * 3),
     "devices differ": lambda m: m.flex_attention(
         torch.ones(1, 1, 16, 16), *[torch.ones(1, 1, 16, 16, device="meta")] * 2
     ),

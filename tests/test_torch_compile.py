@@ -16,7 +16,7 @@ from torch.export import Dim
 
 import attnc
 from attnc import AuxRequest, BlockMask, create_block_mask, flex_attention
-from attnc.errors import BlockMaskLengthError, GradientNotSupportedError
+from attnc.errors import BlockMaskLengthError
 from attnc.library import attention_op
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -370,21 +370,6 @@ def test_what_dynamo_cannot_trace_runs_between_graphs() -> None:
     agree(torch.compile(model, backend="eager"), model, *inputs)
     with pytest.raises(torch._dynamo.exc.Unsupported, match="odd"):
         whole(model)[0](*inputs)
-
-
-@pytest.mark.slow
-def test_gradients_are_refused_in_graphs_as_outside() -> None:
-    """There is no backward yet, and never an output without a graph."""
-    model = Biased()
-    q, k, v = qkv()
-    q.requires_grad_()
-    with torch.enable_grad():
-        with pytest.raises(GradientNotSupportedError, match="requires grad"):
-            torch.compile(model, backend="eager")(*qkv())
-        with pytest.raises(torch._dynamo.exc.Unsupported, match="has no backward yet"):
-            whole(model)[0](*qkv())
-        with pytest.raises(GradientNotSupportedError, match="q requires grad"):
-            call_op(q, k, v)
 
 
 def call_op(*inputs: torch.Tensor) -> Any:

@@ -1,0 +1,149 @@
+"""From what a forward call saved to its gradients: backward kernels, and what needs none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+
+from attnc.ir import Expr, Gather, reads_score
+from attnc.plan import Wanted
+from attnc.runtime.call import BackwardCall, Call
+from attnc.runtime.composed import Attention, composed_gradients, derivative_of
+from attnc.runtime.dispatch import TracedProgram, captured_on_device, needs_wide_index
+from attnc.runtime.front import Backend, entry_for, table_for
+from attnc.runtime.layout import layout_of
+
+
+@lru_cache(maxsize=1024)
+def differentiable_slots(score: Expr | None) -> frozenset[int]:
+    """Captured tensors that reach the modified score by floats alone.
+
+    Not those that only masks, comparisons, conditions and indices read: as in PyTorch, nothing
+    flows back through these.
+    """
+    if score is None:
+        return frozenset()
+    found = set()
+    seen: set[Expr] = set()
+    stack = [score]
+    while stack:
+        node = stack.pop()
+        if node in seen or not node.dtype.is_float:
+            continue
+        seen.add(node)
+        if isinstance(node, Gather):
+            found.add(node.slot)
+        else:
+            stack.extend(node.children)
+    return frozenset(found)
+
+
+def gradients(
+    program: TracedProgram,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    scale: float,
+    backend: Backend,
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    needs: Sequence[bool],
+    *,
+    strict: bool,
+) -> list[torch.Tensor | None]:
+    """Gradients of q, k, v and captured tensors, by a backward kernel that computes no others.
+
+    Args:
+        program: What was computed.
+        q, k, v: As in ``Call``.
+        out, lse: What the forward pass gave.
+        scale: Factor of q . k.
+        backend: "reference" computes all of it densely, in float64.
+        grad_out: Gradient of ``out``, any strides; None for 0.
+        grad_lse: Gradient of ``lse``; None for 0.
+        needs: Which gradients are wanted: of q, k, v, then of each captured tensor.
+        strict: As in ``attention``.
+
+    Returns:
+        One tensor per wanted gradient, shaped and typed as its input; None for the others.
+    """
+    inputs = (q, k, v, *program.tensors)
+    found: list[torch.Tensor | None] = [None] * len(inputs)
+    wanted = _wanted(program, needs)
+    written = (wanted.query, wanted.key, wanted.value)
+    for number, (x, needed) in enumerate(zip(inputs, needs, strict=True)):
+        if needed:
+            empty = empty_gradient(x, number)
+            found[number] = empty if number < 3 and written[number] else empty.zero_()
+    layout = layout_of(q, k, v)
+    if 0 in layout.lengths or (grad_out is None and grad_lse is None):
+        return [None if gradient is None else gradient.zero_() for gradient in found]
+    if wanted == Wanted(False, False, False):
+        return found
+    if backend == "reference":
+        attention = Attention(program.mask, program.score, program.given, scale)
+        doubles = [x.double() for x in (q, k, v)]
+        exact = composed_gradients(attention, *doubles, program.tensors, grad_out, grad_lse, needs)
+        for place, gradient in zip(found, exact, strict=True):
+            if place is not None and gradient is not None:
+                place.copy_(gradient)
+        return found
+
+    tensors = captured_on_device(program.tensors, q) if program.tensors else ()
+    # A gradient that is not there is one 0, seen everywhere.
+    grad_out = out.new_zeros(()).expand(out.shape) if grad_out is None else grad_out.resolve_neg()
+    given = program.given
+    block = None if given is None else (given.block_m, given.block_n)
+    is_wide = backend != "cpu" and needs_wide_index(q, k, v, out, grad_out, *tensors)
+    asked = (False, False, strict, wanted)
+    slots = tuple(program.slots)
+    key = (layout, program.mask, program.score, slots, block, is_wide, backend, asked)
+    entry = entry_for(key, q, v, tensors)
+    table = None
+    if entry.kernel.uses_table:
+        table = table_for(entry, given, tensors, layout.lengths)
+    by_captured = tuple(
+        torch.empty(tensors[slot].shape, dtype=lse.dtype, device=q.device)
+        for slot in wanted.captured
+    )
+    entry.kernel.run_backward(
+        BackwardCall(
+            Call(q, k, v, out, lse, None, scale, entry.params, tensors, table),
+            grad_out,
+            None if grad_lse is None else grad_lse.resolve_neg().contiguous(),
+            found[0] if wanted.query else None,
+            found[1] if wanted.key else None,
+            found[2] if wanted.value else None,
+            by_captured,
+        )
+    )
+    for slot, gradient in zip(wanted.captured, by_captured, strict=True):
+        tensor = program.tensors[slot]
+        found[3 + slot] = gradient.to(tensor.device, tensor.dtype)
+    return found
+
+
+def empty_gradient(x: torch.Tensor, number: int) -> torch.Tensor:
+    """Uninitialised gradient of input ``number``, of q, k, v and the captured tensors."""
+    # Those of captured tensors are summed in other dtypes, hence copied, into memory of their own.
+    return torch.empty_like(x) if number < 3 else x.new_empty(x.shape)
+
+
+def _wanted(program: TracedProgram, needs: Sequence[bool]) -> Wanted:
+    """What a kernel must compute of what is needed: what is 0 whatever the inputs is left out."""
+    score = program.score
+    if score is None:
+        return Wanted(*needs[:3])
+    slots = tuple(slot for slot, needed in enumerate(needs[3:]) if needed)
+    scattered = {scatter.slot for scatter in derivative_of(score, slots).captured}
+    is_live = reads_score(score)
+    return Wanted(
+        needs[0] and is_live,
+        needs[1] and is_live,
+        needs[2],
+        tuple(slot for slot in slots if slot in scattered and program.tensors[slot].numel()),
+    )

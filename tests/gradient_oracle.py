@@ -1,0 +1,147 @@
+"""What gradients ought to be, in float64, and how far an honest kernel may be from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attnc.runtime.reference import reference_attention, reference_mask, reference_scores
+
+Mod = Callable[..., Any] | None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Gradients of q, k, v and captured tensors, with what an error is measured by: sums of
+    absolute values of what is added up."""
+
+    gradients: list[torch.Tensor]
+    sizes: list[torch.Tensor]
+    largest_score: float
+
+
+def expected_gradients(
+    inputs: Sequence[torch.Tensor],
+    mask: Mod,
+    score: Mod,
+    captured: Sequence[torch.Tensor],
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    scale: float | None = None,
+) -> Expected:
+    """By autograd through dense attention in float64; ``captured`` are float64 and require grad."""
+    q, k, v = (x.detach().double().requires_grad_() for x in inputs)
+    wanted = (q, k, v, *captured)
+    if 0 in (*q.shape[:3], k.shape[2]):
+        zeros = [torch.zeros_like(x) for x in wanted]
+        return Expected(zeros, zeros, 0.0)
+    go = grad_out.double()
+    result = reference_attention(q, k, v, mask=mask, score=score, scale=scale, enable_gqa=True)
+    is_empty = result.lse == -math.inf
+    loss = (result.out * go).sum()
+    if grad_lse is not None:
+        # An empty row has an lse without a derivative; a kernel's gradient is 0 there.
+        kept = torch.where(is_empty, 0.0, grad_lse.double())
+        loss = loss + (torch.where(is_empty, 0.0, result.lse) * kept).sum()
+    gradients = _grads(loss, wanted)
+    return Expected(gradients, *_sizes(q, k, v, mask, score, captured, go, grad_lse, scale))
+
+
+def _grads(loss: torch.Tensor, wanted: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    if not (wanted and loss.requires_grad):
+        return [torch.zeros_like(x) for x in wanted]
+    found = torch.autograd.grad(loss, wanted, allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(wanted, found, strict=True)]
+
+
+def _sizes(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: Mod,
+    score: Mod,
+    captured: Sequence[torch.Tensor],
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[list[torch.Tensor], float]:
+    factor = q.shape[3] ** -0.5 if scale is None else scale
+    keys, values = _heads(k, q).detach(), _heads(v, q).detach()
+    plain = (q.detach() @ keys.transpose(2, 3) * factor).requires_grad_()
+    modified = plain if score is None else reference_scores(score, plain)
+    visible = torch.ones(plain.shape, dtype=torch.bool)
+    if mask is not None:
+        visible = reference_mask(mask, *plain.shape)
+    masked = torch.where(visible & (modified != -math.inf), modified, -math.inf).detach()
+    weights = masked.softmax(dim=3).nan_to_num(0.0)
+    by_weight = grad_out.abs() @ values.abs().transpose(2, 3)
+    by_score = weights * (by_weight + (weights * by_weight).sum(dim=3, keepdim=True))
+    if grad_lse is not None:
+        by_score = by_score + weights * grad_lse.double().abs()[..., None]
+    slope, *_ = _grads(torch.where(visible, modified, 0.0).sum(), [plain])
+    by_plain = by_score * slope.nan_to_num(0.0, 0.0, 0.0).abs() * abs(factor)
+    sizes = [
+        by_plain @ keys.abs(),
+        _folded(by_plain.transpose(2, 3) @ q.detach().abs(), k),
+        _folded(weights.transpose(2, 3) @ grad_out.abs(), v),
+    ]
+    of_captured = [torch.zeros_like(x) for x in captured]
+    generator = torch.Generator().manual_seed(0)
+    # What is added up has any signs: a few random ones tell how much it is.
+    for _ in range(4):
+        signs = torch.randint(0, 2, by_score.shape, generator=generator) * 2.0 - 1.0
+        loss = torch.where(visible, modified * by_score * signs, 0.0).sum()
+        for total, part in zip(of_captured, _grads(loss, captured), strict=True):
+            torch.maximum(total, 4 * part.nan_to_num(0.0, 0.0, 0.0).abs(), out=total)
+    # Elements that are added into one sum all count for each of them.
+    sizes += [torch.full_like(x, float(x.max()) if x.numel() else 0.0) for x in of_captured]
+    finite = masked[masked.isfinite()]
+    largest = float(torch.cat([finite, plain.detach().reshape(-1)]).abs().max())
+    return sizes, largest
+
+
+def assert_gradients_close(
+    names: Sequence[str],
+    found: Sequence[torch.Tensor],
+    expected: Expected,
+    dtype: torch.dtype,
+    head_dim: int,
+) -> None:
+    """Passes if each gradient is as near to its oracle as rounding allows.
+
+    Errors are measured by the sum of absolute values of what is added up: one rounding to
+    ``dtype`` of each of these, and relative errors of weights, which are those of scores.
+    """
+    unit = 2.0**-53 if dtype is torch.float64 else 2.0**-24
+    storage = torch.finfo(dtype).eps
+    relative = 4 * storage + 8 * unit * (math.sqrt(head_dim) + 16) * max(1, expected.largest_score)
+    for name, actual, wanted, size in zip(
+        names, found, expected.gradients, expected.sizes, strict=True
+    ):
+        assert actual.shape == wanted.shape, f"{name}: {actual.shape} is not {wanted.shape}"
+        if not actual.numel():
+            continue
+        values = actual.double()
+        allowed = relative * size + storage * wanted.abs() + 1e-30 + torch.finfo(dtype).tiny
+        # Autograd multiplies 0 by what is infinite where a branch is not taken: no oracle there.
+        excess = torch.where(wanted.isfinite(), (values - wanted).abs() / allowed, 0.0)
+        worst = float(excess.nan_to_num(math.inf).max())
+        place = tuple((excess.nan_to_num(math.inf) == worst).nonzero()[0].tolist())
+        assert worst <= 1, (
+            f"gradient of {name}{list(place)} is {float(values[place]):.9g}, the reference "
+            f"{float(wanted[place]):.9g}, {worst:.3g} times what rounding allows"
+        )
+
+
+def _heads(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    heads = x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
+    return heads.expand(q.shape[0], *heads.shape[1:])
+
+
+def _folded(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    total = grad.unflatten(1, (x.shape[1], -1)).sum(dim=2)
+    return total if x.shape[0] == total.shape[0] else total.sum(dim=0, keepdim=True)
