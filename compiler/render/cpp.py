@@ -160,7 +160,9 @@ def _kernel_template(plan: Plan) -> str:
 def _kernel_text(plan: Plan, name: str) -> KernelText:
     spec = plan.spec
     stored = "row" if spec.gradients is None else "modified"
-    score = None if plan.score is None else loop_text(spec.slots, [plan.score], stored + "[j] = {};")
+    score = (
+        None if plan.score is None else loop_text(spec.slots, [plan.score], stored + "[j] = {};")
+    )
     mask = (
         None
         if plan.mask is None
@@ -297,5 +299,3 @@ def _runs(plan: Plan) -> tuple[tuple[RunText, ...], frozenset[str]]:
 def _bound_text(bound: Any) -> str:
     # Sums of parameters may pass 32 bits: a window of 2**31 - 1 is no window.
     return re.sub(r"\bp(\d+)\b", r"wide_p\1", print_bound(bound, "cpp"))
-
-

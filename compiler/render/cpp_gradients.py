@@ -48,9 +48,8 @@ class GradientsText:
 
     @property
     def loops(self) -> tuple[LoopText | None, ...]:
-        gathered = [loop
-            for a in self.accumulations
-            for loop in (a.contribution, a.place, a.direct)
+        gathered = [
+            loop for a in self.accumulations for loop in (a.contribution, a.place, a.direct)
         ]
         return (self.derivative, *gathered)
 
@@ -63,9 +62,7 @@ def gradients_text(plan: Plan) -> GradientsText | None:
     derivative = None
     if plan.derivative is not None and (wanted.query or wanted.key):
         derivative = loop_text(plan.spec.slots, [plan.derivative], _OF_SCORE)
-    by_slot = {
-        slot: [a for a in plan.accumulations if a.slot == slot] for slot in wanted.captured
-    }
+    by_slot = {slot: [a for a in plan.accumulations if a.slot == slot] for slot in wanted.captured}
     return GradientsText(
         query=wanted.query,
         key=wanted.key,

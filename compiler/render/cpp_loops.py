@@ -55,7 +55,8 @@ def loop_text(
     if any(isinstance(leaf, Score) for leaf in elements.reads):
         inputs.append("const real score = row[j];")
     rows = [
-        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_row[i];" for a in refs_at(elements.reads, Level.ROW)
+        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_row[i];"
+        for a in refs_at(elements.reads, Level.ROW)
     ]
     return LoopText(
         column_arrays=arrays,
