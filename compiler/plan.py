@@ -24,12 +24,13 @@ from attnc.ir import (
     SlotType,
     canonical_text,
     reads_score,
+    replaced,
     slots_of,
     walk,
 )
 from attnc.scatter import Reduction, is_owned, reduction_of
 from attnc.schedule import Schedule, schedule
-from attnc.target import CpuTarget, Target
+from attnc.target import CpuTarget, GpuTarget, Target
 from attnc.tiles import Tiles, tiles_for
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ class Plan:
         accumulations: Of the gradients of captured tensors.
         closed_form: Loop bounds computed in registers; None where the kernel reads a table.
         bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
+        transposed: Loop bounds of a tile of keys over queries, the two exchanged also in the names
+            of its symbols; None where the backward kernel is one for CPUs or reads a table.
+        transposed_bounds: The same as ``bounds``, for ``transposed``.
         slots: Numbers of the captured tensors that the kernel reads, ascending.
         qk_is_live: The result depends on q and k at all.
         joins_heads: Query heads of one key head may share a tile of queries (CPUs).
@@ -165,6 +169,8 @@ class Plan:
     accumulations: tuple[Accumulation, ...]
     closed_form: ClosedForm | None
     bounds: tuple[tuple[str, Schedule], ...]
+    transposed: ClosedForm | None
+    transposed_bounds: tuple[tuple[str, Schedule], ...]
     slots: tuple[int, ...]
     qk_is_live: bool
     joins_heads: bool
@@ -199,7 +205,14 @@ _SUMS = {
 def make_plan(spec: Spec) -> Plan:
     """Decides how to compute ``spec``."""
     decisions: list[Decision] = []
-    tiles = tiles_for(spec.target, spec.dtype, spec.head_dim, spec.value_dim, spec.short_queries)
+    tiles = tiles_for(
+        spec.target,
+        spec.dtype,
+        spec.head_dim,
+        spec.value_dim,
+        spec.short_queries,
+        is_backward=spec.gradients is not None,
+    )
     if spec.block_multiple != (0, 0):
         tiles = tiles.dividing(*spec.block_multiple)
     decisions.append(Decision(f"tiles {tiles.block_m} x {tiles.block_n}", tiles.reason))
@@ -214,6 +227,12 @@ def make_plan(spec: Spec) -> Plan:
         decisions.append(Decision("tiles come from a table", "a block mask was given"))
     else:
         closed_form = _closed_form(mask, tiles, decisions)
+    transposed = None
+    if spec.gradients is not None and isinstance(spec.target, GpuTarget):
+        if closed_form is not None:
+            transposed = _transposed(mask, tiles, decisions)
+            closed_form = closed_form if transposed is not None else None
+        decisions.append(_TWO_KERNELS)
 
     derivative, accumulations = _derivatives(spec, score, decisions)
     qk_is_live = score is None or reads_score(score)
@@ -232,13 +251,6 @@ def make_plan(spec: Spec) -> Plan:
     )
     for name, part in named:
         decisions.extend(_hoisting(name, part))
-    bounds = (
-        ()
-        if closed_form is None
-        else tuple(
-            (name, schedule(expr, f"{name}_")) for name, expr in closed_form.uniforms.items()
-        )
-    )
     read = [e for e in (mask, score) if e is not None]  # derivatives read no others
     return Plan(
         spec=spec,
@@ -248,7 +260,9 @@ def make_plan(spec: Spec) -> Plan:
         derivative=derivative_schedule,
         accumulations=accumulations,
         closed_form=closed_form,
-        bounds=bounds,
+        bounds=_bounds(closed_form),
+        transposed=transposed,
+        transposed_bounds=_bounds(transposed),
         slots=slots_of(*read),
         qk_is_live=qk_is_live,
         joins_heads=joins_heads,
@@ -340,6 +354,35 @@ def _closed_form(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> 
             )
         )
     return closed_form
+
+
+_TWO_KERNELS = Decision(
+    "dQ by one kernel, dK and dV by another",
+    "each owns its sums, so that gradients are the same in every run; two more products per tile",
+)
+
+
+def _transposed(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> ClosedForm | None:
+    from attnc.bounds import solve
+
+    exchanged = {
+        Index(IndexName.Q): Index(IndexName.KV),
+        Index(IndexName.KV): Index(IndexName.Q),
+    }
+    closed_form = solve(
+        TRUE if mask is None else replaced(mask, exchanged), tiles.block_n, tiles.block_m
+    )
+    if closed_form is None:
+        what = "tiles of both kernels come from a table, made anew for each call"
+        why = "for a tile of keys, the mask is no union of few intervals of q_idx"
+        decisions[-1] = Decision(what, why)
+    return closed_form
+
+
+def _bounds(closed_form: ClosedForm | None) -> tuple[tuple[str, Schedule], ...]:
+    if closed_form is None:
+        return ()
+    return tuple((name, schedule(expr, f"{name}_")) for name, expr in closed_form.uniforms.items())
 
 
 def _hoisting(name: str, part: Schedule | None) -> list[Decision]:

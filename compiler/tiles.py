@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from attnc.errors import HeadTooWideError
@@ -46,9 +47,15 @@ def _largest_divisor(block: int, at_most: int) -> int:
 
 
 def tiles_for(
-    target: Target, dtype: str, head_dim: int, value_dim: int, short_queries: bool
+    target: Target,
+    dtype: str,
+    head_dim: int,
+    value_dim: int,
+    short_queries: bool,
+    *,
+    is_backward: bool = False,
 ) -> Tiles:
-    """Tiles for a forward kernel.
+    """Tiles for a kernel; on CPUs both directions have the same.
 
     Args:
         target: The machine.
@@ -56,14 +63,25 @@ def tiles_for(
         head_dim: Width of q and k.
         value_dim: Width of v.
         short_queries: There are at most 16 queries.
+        is_backward: The kernel computes gradients.
 
     Raises:
         HeadTooWideError: The smallest tiles exceed the shared memory of the GPU.
     """
     if isinstance(target, CpuTarget):
         return _cpu_tiles(target, dtype, head_dim, value_dim, short_queries)
-    tiles = _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
-    return _fitting(tiles, target, dtype, head_dim, value_dim)
+    if is_backward:
+        tiles = _backward_tiles(target, dtype, max(head_dim, value_dim), short_queries)
+    else:
+        tiles = _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
+    bound = _shared_bytes_of_gradients if is_backward else _shared_bytes
+    return _fitting(
+        tiles,
+        target,
+        lambda t: bound(t, target, dtype, head_dim, value_dim),
+        dtype,
+        max(head_dim, value_dim),
+    )
 
 
 def padded(width: int) -> int:
@@ -121,10 +139,23 @@ def _tiles_of_128(target: GpuTarget) -> Tiles:
     return Tiles(128, 32, 8, 2, "fits the registers for a head_dim of 128")
 
 
-def _fitting(tiles: Tiles, target: GpuTarget, dtype: str, head_dim: int, value_dim: int) -> Tiles:
+def _backward_tiles(target: GpuTarget, dtype: str, width: int, short_queries: bool) -> Tiles:
+    block_m = 16 if short_queries else 64
+    if target.backend == "interpret":
+        return Tiles(block_m, 64, 4, 1, "few, large steps for the interpreter")
+    n_stages = 1 if target.backend == "hip" else 2
+    if dtype in ("float32", "float64"):
+        reason = "products of full precision run without tensor cores, one by one"
+        return Tiles(min(block_m, 32), 32 if dtype == "float32" else 16, 4, n_stages, reason)
+    return Tiles(block_m, 64, 8 if width > 64 else 4, n_stages, "fits")
+
+
+def _fitting(
+    tiles: Tiles, target: GpuTarget, bytes_of: Callable[[Tiles], int], dtype: str, width: int
+) -> Tiles:
     """``tiles``, cut until they fit the shared memory: stages first, then queries, then keys."""
     limit = _shared_limit(target)
-    while (needed := _shared_bytes(tiles, target, dtype, head_dim, value_dim)) > limit:
+    while (needed := bytes_of(tiles)) > limit:
         reason = f"wider heads need {limit >> 10} KiB of shared memory with larger tiles"
         if tiles.n_stages > 1:
             tiles = replace(tiles, n_stages=tiles.n_stages - 1, reason=reason)
@@ -134,7 +165,7 @@ def _fitting(tiles: Tiles, target: GpuTarget, dtype: str, head_dim: int, value_d
             tiles = replace(tiles, block_n=tiles.block_n // 2, reason=reason)
         else:
             raise HeadTooWideError(
-                width=max(head_dim, value_dim),
+                width=width,
                 dtype=dtype,
                 target=target.name,
                 needed=needed >> 10,
@@ -156,6 +187,17 @@ def _shared_bytes(
     else:
         in_flight = tiles.n_stages * tiles.block_n * (head + value)
         elements = tiles.block_m * (head + tiles.block_n) + in_flight
+    return elements * {"float64": 8, "float32": 4}.get(dtype, 2)
+
+
+def _shared_bytes_of_gradients(
+    tiles: Tiles, target: GpuTarget, dtype: str, head_dim: int, value_dim: int
+) -> int:
+    """The same for both backward kernels: what stays, what is in flight, weights and gradients."""
+    widths = padded(head_dim) + padded(value_dim)
+    large, small = max(tiles.block_m, tiles.block_n), min(tiles.block_m, tiles.block_n)
+    in_flight = max(tiles.n_stages * large + small, large + tiles.n_stages * small)
+    elements = in_flight * widths + 2 * large * small
     return elements * {"float64": 8, "float32": 4}.get(dtype, 2)
 
 

@@ -8,31 +8,28 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from attnc.errors import InterpreterNotActiveError
 from attnc.plan import Spec
-from attnc.run_table import RunTable
-from attnc.runtime import cache
-from attnc.runtime.call import Call
+from attnc.runtime.call import BackwardCall, Call
+from attnc.runtime.triton_backward import run_backward
 from attnc.runtime.triton_build import SOURCE, KernelFacts, kernel_digest, read_facts, source_entry
+from attnc.runtime.triton_launch import (
+    Launcher,
+    add_captured,
+    kv_strides,
+    table_arguments,
+    table_of,
+)
 from attnc.target import INTERPRETER
 
-_MAX_TABLES = 64
-_MAX_LAYOUTS = 1024
-
 _kernels: dict[str, TritonKernel] = {}
-_tables: OrderedDict[tuple[int, torch.device], tuple[RunTable, tuple[torch.Tensor, ...]]] = (
-    OrderedDict()
-)
 _lock = threading.Lock()
-_launch_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -40,15 +37,12 @@ class TritonKernel:
     """A Triton kernel that is ready to run.
 
     Attributes:
-        function: Its JIT function.
-        compiled: What that made of it, by device and by what it specializes on: strides, and
-            whether addresses are multiples of 16.
+        launchers: Its functions, by name.
     """
 
     spec: Spec
     facts: KernelFacts
-    function: Any
-    compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
+    launchers: dict[str, Launcher]
 
     @property
     def block_m(self) -> int:
@@ -71,54 +65,19 @@ class TritonKernel:
             return
         q, scale = _with_positive_scale(call.q, call.scale)
         fixed, moving = self._arguments(call, q, scale, n_q_blocks)
-        if self.spec.target == INTERPRETER:
-            with np.errstate(all="ignore"):  # overflow and NaN are values here
-                self.function[(n_programs,)](*fixed, *moving, **self._options)
-            return
-        device = q.device.index
-        if device == torch.cuda.current_device():
-            self._launch(device, n_programs, fixed, moving)
-            return
-        with torch.cuda.device(device):
-            self._launch(device, n_programs, fixed, moving)
+        (launcher,) = self.launchers.values()
+        launcher.launch(q.device, n_programs, fixed, moving)
 
-    def _launch(
-        self, device: int, n_programs: int, arguments: list[Any], unspecialized: list[Any]
-    ) -> None:
-        """Launches what was compiled for such arguments, which Triton is asked for only once."""
-        key = (
-            device,
-            *(x.data_ptr() % 16 if isinstance(x, torch.Tensor) else x for x in arguments),
-        )
-        compiled = self.compiled.get(key)
-        if compiled is not None:
-            compiled[n_programs, 1, 1](*arguments, *unspecialized)
-            return
-        from triton import knobs
-
-        # One at a time: Triton's settings belong to the process.
-        with _launch_lock, knobs.cache.scope():
-            knobs.cache.dir = str(cache.disk_cache().binaries())
-            compiled = self.function[(n_programs,)](*arguments, *unspecialized, **self._options)
-            if len(self.compiled) >= _MAX_LAYOUTS:
-                self.compiled.clear()
-            self.compiled[key] = compiled
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_warps": self.facts.n_warps,
-            "num_stages": self.facts.n_stages,
-            # A fused multiply-add rounds once where the analysis of the mask rounds twice.
-            "enable_fp_fusion": False,
-        }
+    def run_backward(self, call: BackwardCall) -> None:
+        """Fills the gradients that ``call`` has tensors for."""
+        run_backward(call, self.facts, self.launchers)
 
     def _arguments(
         self, call: Call, q: torch.Tensor, scale: float, n_q_blocks: int
     ) -> tuple[list[Any], list[Any]]:
         """The kernel's arguments in its order: those that Triton specializes on, and the others."""
         k, v = call.k, call.v
-        fixed = [q, *q.stride(), k, *_kv_strides(k), v, *_kv_strides(v), call.out]
+        fixed = [q, *q.stride(), k, *kv_strides(k), v, *kv_strides(v), call.out]
         fixed += call.out.stride()
         if self.spec.wants_lse:
             fixed.append(call.lse)
@@ -126,16 +85,9 @@ class TritonKernel:
             fixed.append(call.max_scores)
         n_heads = q.shape[1]
         moving = [scale, n_heads, q.shape[2], k.shape[2], n_heads // k.shape[1], n_q_blocks]
-        moving += call.params
-        for slot in self.facts.slots:
-            tensor = _readable(call.tensors[slot])
-            fixed += (tensor, *tensor.stride())
-            moving += tensor.shape
+        add_captured(fixed, moving, call, self.facts)
         if self.uses_table:
-            table = call.table
-            assert table is not None, "the kernel reads a table"
-            assert (table.block_m, table.block_n) == (self.block_m, self.block_n)
-            fixed += _table_arguments(table, q.device)
+            fixed += table_arguments(table_of(call, self.facts), q.device)
         return fixed, moving
 
 
@@ -152,8 +104,12 @@ def load_triton_kernel(spec: Spec) -> TritonKernel:
     if spec.target == INTERPRETER and not is_interpreting():
         raise InterpreterNotActiveError
     folder = source_entry(spec).folder
-    function = load_module(folder / SOURCE, digest).attention_forward
-    kernel = TritonKernel(spec, read_facts(folder), function)
+    module, facts = load_module(folder / SOURCE, digest), read_facts(folder)
+    launchers = {
+        name: Launcher(getattr(module, name), facts, spec.target == INTERPRETER)
+        for name in facts.functions
+    }
+    kernel = TritonKernel(spec, facts, launchers)
     with _lock:
         return _kernels.setdefault(digest, kernel)
 
@@ -183,42 +139,3 @@ def _with_positive_scale(q: torch.Tensor, scale: float) -> tuple[torch.Tensor, f
     if scale == 0:
         return q * 0, 1.0
     return q, scale
-
-
-def _kv_strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    """Strides of k or v, whose batch of one serves every query."""
-    stride = tensor.stride()
-    return stride if tensor.shape[0] != 1 else (0, *stride[1:])
-
-
-def _readable(tensor: torch.Tensor) -> torch.Tensor:
-    """A captured tensor as a kernel can read it at clamped indices."""
-    if tensor.dtype is torch.bool:
-        tensor = tensor.view(torch.uint8)
-    if 0 in tensor.shape:  # every element of it counts as 0
-        tensor = tensor.new_zeros(()).expand((1,) * tensor.dim())
-    return tensor
-
-
-def _table_arguments(table: RunTable, device: torch.device) -> tuple[Any, ...]:
-    """The table's strides, and its arrays on ``device``, kept there as long as the same table is used."""
-    key = (id(table), device)
-    known = _tables.get(key)
-    if known is None:
-        partial, full = table.split()
-        arrays = tuple(
-            torch.from_numpy(array).to(device)
-            for part in (partial, full)
-            for array in (part.offsets, part.starts, part.stops)
-        )
-        known = (table, arrays)  # holds the table, so that its id stays its own
-        with _lock:
-            _tables[key] = known
-            while len(_tables) > _MAX_TABLES:
-                _tables.popitem(last=False)
-    n_q_blocks = table.n_q_blocks
-    return (
-        *known[1],
-        0 if table.n_batch == 1 else table.n_heads * n_q_blocks,
-        0 if table.n_heads == 1 else n_q_blocks,
-    )

@@ -26,6 +26,7 @@ class KernelFacts:
         n_stages: Depth of the software pipeline.
         uses_table: It reads which tiles to visit.
         slots: Numbers of the captured tensors that it reads, ascending.
+        functions: Names of the kernels in its source: one, or several of a backward pass.
     """
 
     block_m: int
@@ -34,6 +35,7 @@ class KernelFacts:
     n_stages: int
     uses_table: bool
     slots: tuple[int, ...]
+    functions: tuple[str, ...]
 
 
 def kernel_digest(spec: Spec, kind: str) -> str:
@@ -52,13 +54,19 @@ def source_entry(spec: Spec) -> cache.Entry:
 
 def write_source(spec: Spec, folder: Path) -> Plan:
     """Plans and renders a kernel into ``folder``; the plan."""
-    from attnc.render.triton import render
+    from attnc.render.triton import functions_of, render
 
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan))
     tiles = plan.tiles
     facts = KernelFacts(
-        tiles.block_m, tiles.block_n, tiles.n_warps, tiles.n_stages, plan.uses_table, plan.slots
+        block_m=tiles.block_m,
+        block_n=tiles.block_n,
+        n_warps=tiles.n_warps,
+        n_stages=tiles.n_stages,
+        uses_table=plan.uses_table,
+        slots=plan.slots,
+        functions=functions_of(plan),
     )
     (folder / _FACTS).write_text(json.dumps(asdict(facts)))
     return plan
@@ -67,4 +75,5 @@ def write_source(spec: Spec, folder: Path) -> Plan:
 def read_facts(folder: Path) -> KernelFacts:
     """The facts that ``write_source`` left in ``folder``."""
     fields = json.loads((folder / _FACTS).read_text())
-    return KernelFacts(**{**fields, "slots": tuple(fields["slots"])})
+    tuples = {name: tuple(fields[name]) for name in ("slots", "functions")}
+    return KernelFacts(**{**fields, **tuples})

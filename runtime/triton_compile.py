@@ -12,6 +12,7 @@ from pathlib import Path
 
 from attnc.errors import OfflineCompileError
 from attnc.plan import Plan, Spec
+from attnc.render.names import FORWARD
 from attnc.runtime import cache, triton_worker
 from attnc.runtime.triton_build import SOURCE, kernel_digest, write_source
 from attnc.runtime.triton_worker import BINARIES, METADATA, REQUEST, TEXTS
@@ -27,6 +28,17 @@ _TYPES = {
         f"{sign}int{bits}": f"{sign or 'i'}{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
     },
 }
+_COUNTS = (
+    "n_heads",
+    "n_kv_heads",
+    "n_readers",
+    "n_queries",
+    "n_keys",
+    "group_size",
+    "n_q_blocks",
+    "n_kv_blocks",
+    "has_grad_lse",
+)
 _LOOPS = "loops.json"
 
 
@@ -53,8 +65,8 @@ class OfflineBinary:
     loop_kinds: tuple[str, ...]
 
 
-def compile_offline(spec: Spec, target: GpuTarget) -> OfflineBinary:
-    """The kernel of ``spec`` compiled for ``target``, from disk or by Triton; no GPU is needed.
+def compile_offline(spec: Spec, target: GpuTarget, function: str = FORWARD) -> OfflineBinary:
+    """A function of the kernel of ``spec`` compiled for ``target``, from disk or by Triton; no GPU is needed.
 
     The arguments are taken to be as they mostly are: pointers and outer strides divisible by 16,
     innermost strides 1.
@@ -63,8 +75,8 @@ def compile_offline(spec: Spec, target: GpuTarget) -> OfflineBinary:
         OfflineCompileError: Triton's compiler fails; the message has its output.
     """
     spec = replace(spec, target=target)
-    digest = kernel_digest(spec, "offline")
-    folder = cache.fetch(digest, functools.partial(_build, spec, target)).folder
+    digest = kernel_digest(spec, f"offline {function}")
+    folder = cache.fetch(digest, functools.partial(_build, spec, target, function)).folder
     metadata = json.loads((folder / METADATA).read_text())
     (binary,) = (path for e in BINARIES if (path := folder / f"kernel.{e}").exists())
     return OfflineBinary(
@@ -78,12 +90,13 @@ def compile_offline(spec: Spec, target: GpuTarget) -> OfflineBinary:
     )
 
 
-def _build(spec: Spec, target: GpuTarget, folder: Path) -> None:
+def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
     from attnc.render.triton import loops_of
 
     plan = write_source(spec, folder)
     types, ones, aligned = _signature(plan)
     request = {
+        "function": function,
         "backend": target.backend,
         "arch": target.arch,
         "warp_size": target.warp_size,
@@ -97,7 +110,7 @@ def _build(spec: Spec, target: GpuTarget, folder: Path) -> None:
         },
     }
     (folder / REQUEST).write_text(json.dumps(request))
-    (folder / _LOOPS).write_text(json.dumps([loop.kind for loop in loops_of(plan)]))
+    (folder / _LOOPS).write_text(json.dumps([loop.kind for loop in loops_of(plan, function)]))
     # -P: the worker's own folder has a module named triton.
     command = [sys.executable, "-P", triton_worker.__file__, str(folder)]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -107,22 +120,22 @@ def _build(spec: Spec, target: GpuTarget, folder: Path) -> None:
 
 
 def _signature(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
-    """Triton type of each argument; those fixed to 1; those divisible by 16."""
+    """Triton type of each argument of any function; those fixed to 1; those divisible by 16."""
     spec = plan.spec
     offset = "i64" if spec.wide_index else "i32"
     dtype, acc = f"*{_TYPES[spec.dtype]}", _TYPES[spec.float_dtype.value]
     types, ones, aligned = {"scale": acc}, [], []
-    for name, dims in (("q", "bhmd"), ("k", "bhnd"), ("v", "bhnd"), ("out", "bhmd")):
+    tensors = [("q", "bhmd"), ("k", "bhnd"), ("v", "bhnd"), ("out", "bhmd")]
+    tensors += [(f"grad_{name}", dims) for name, dims in tensors]
+    for name, dims in tensors:
         types[f"{name}_ptr"] = dtype
         types |= {f"{name}_stride_{dim}": offset for dim in dims}
         ones.append(f"{name}_stride_d")
         aligned += [f"{name}_ptr", *(f"{name}_stride_{dim}" for dim in dims[:-1])]
-    for name in ("n_heads", "n_queries", "n_keys", "group_size", "n_q_blocks"):
-        types[name] = "i32"
-    for name, wanted in (("lse_ptr", spec.wants_lse), ("max_ptr", spec.wants_max)):
-        if wanted:
-            types[name] = f"*{acc}"
-            aligned.append(name)
+    types |= dict.fromkeys(_COUNTS, "i32")
+    for name in ("lse_ptr", "max_ptr", "grad_lse_ptr", "delta_ptr"):
+        types[name] = f"*{acc}"
+        aligned.append(name)
     for number, param in enumerate(spec.params):
         types[f"p{number}"] = "fp64" if param.is_float else "i64"
     for slot in plan.slots:

@@ -22,7 +22,7 @@ BINARIES = ("cubin", "hsaco")
 def compile_folder(folder: Path) -> None:
     """Compiles ``kernel.py`` in ``folder`` as its ``request.json`` asks; writes the results there.
 
-    The request has ``backend``, ``arch``, ``warp_size``; ``types``: Triton's type of each argument;
+    The request has ``function``: its name; ``backend``, ``arch``, ``warp_size``; ``types``: Triton's type of each argument;
     ``ones``: arguments fixed to 1; ``aligned``: arguments that 16 divides; ``options``. Results
     are ``kernel.EXT`` for every stage, and ``metadata.json``.
     """
@@ -31,7 +31,7 @@ def compile_folder(folder: Path) -> None:
     from triton.compiler import ASTSource
 
     request = json.loads((folder / REQUEST).read_text())
-    function = _load(folder / "kernel.py").attention_forward
+    function = getattr(_load(folder / "kernel.py"), request["function"])
     names = function.arg_names
     source = ASTSource(
         fn=function,
@@ -39,7 +39,7 @@ def compile_folder(folder: Path) -> None:
             name: "constexpr" if name in request["ones"] else request["types"][name]
             for name in names
         },
-        constexprs=dict.fromkeys(request["ones"], 1),
+        constexprs={name: 1 for name in names if name in request["ones"]},
         attrs={
             (position,): [["tt.divisibility", 16]]
             for position, name in enumerate(names)

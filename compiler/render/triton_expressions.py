@@ -47,6 +47,12 @@ _SHAPES = {
     Level.COLUMN: "(1, BLOCK_N)",
     Level.ELEMENT: "(BLOCK_M, BLOCK_N)",
 }
+_TRANSPOSED_SHAPES = {
+    Level.UNIFORM: "()",
+    Level.ROW: "(1, BLOCK_M)",
+    Level.COLUMN: "(BLOCK_N, 1)",
+    Level.ELEMENT: "(BLOCK_N, BLOCK_M)",
+}
 _BITS = {DType.INT32: 32, DType.INT64: 64}
 
 _UNARY_CALLS = {
@@ -106,6 +112,7 @@ class TritonWriter:
     Attributes:
         wide_index: Offsets into captured tensors are computed in 64 bits.
         raw_params: Constants still have the dtypes that the kernel's arguments have.
+        is_transposed: Tiles are (BLOCK_N, BLOCK_M).
         functions: Names of the functions of ``triton_functions.py.jinja`` in use.
         not_negative: Names of ``Let``s whose value cannot be negative.
         tolerant: Nodes that may be rounded once where the IR rounds twice.
@@ -113,6 +120,7 @@ class TritonWriter:
 
     wide_index: bool
     raw_params: bool = False
+    is_transposed: bool = False
     functions: set[str] = field(default_factory=set)
     not_negative: set[str] = field(default_factory=set)
     tolerant: AbstractSet[Expr] = frozenset()
@@ -158,7 +166,8 @@ class TritonWriter:
     def _reduction(self, node: Reduce, total: str, level: Level, lines: list[str]) -> str:
         start = _literal(_neutral(node.op, node.dtype))
         row = f"row{node.number}"
-        lines.append(f"{total} = tl.full({_SHAPES[level]}, {start}, {type_name(node.dtype)})")
+        shape = (_TRANSPOSED_SHAPES if self.is_transposed else _SHAPES)[level]
+        lines.append(f"{total} = tl.full({shape}, {start}, {type_name(node.dtype)})")
         lines.append(f"for {row}_number in range({node.extent}):")
         inner = [f"{row} = tl.full((), {row}_number, tl.int32)"]
         body = self.expression(node.body, total, level, inner)
