@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +67,27 @@ def test_tiles_of_amx_equal_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_unit_equals_the_oracle(unit, "amx")
 
     law()
+
+
+@pytest.mark.skipif("avx512_bf16" not in runnable_isas(), reason="no AVX512-BF16")
+def test_masks_with_narrow_blocks_equal_the_oracle_for_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 16 keys leave tiles that are narrower than what AMX multiplies at the least."""
+    flags = (*ISA_FLAGS["avx512_bf16"], "-DATTNC_EMULATE_AMX")
+    monkeypatch.setitem(ISA_FLAGS, "amx", flags)
+
+    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return q_idx >= kv_idx
+
+    program = program_of(mask, None, torch.bfloat16)
+    q, k, v = (torch.randn(1, 2, 100, 64).bfloat16() for _ in range(3))
+    expected = reference_attention(q, k, v, mask=mask)
+    for keys in (16, 32, 48):
+        options = {"dtype": torch.bfloat16, "head_dim": 64, "isa": "amx", "from_table": True}
+        (kernel,) = load([spec_of(program, **options, block_multiple=(64, keys))])
+
+        result = run(kernel, program, q, k, v)
+
+        assert_close_to_reference(result.out, result.lse, expected, q.dtype)
 
 
 @pytest.mark.slow

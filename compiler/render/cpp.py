@@ -44,6 +44,8 @@ _REGISTER_TILES: dict[CpuIsa, tuple[int, int]] = {
     "generic": (4, 2),
 }
 
+_AMX_BLOCK_N = 32  # keys that AMX multiplies at the least
+
 
 @dataclass(frozen=True)
 class RunText:
@@ -124,6 +126,9 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
     target = plans[0].spec.target
     assert isinstance(target, CpuTarget)
     gemm_rows, gemm_vectors = _REGISTER_TILES[target.isa]
+    # The keys of a narrower tile would not fill a pair of AMX's tiles: AVX512-BF16 multiplies them.
+    is_wide = all(plan.tiles.block_n >= _AMX_BLOCK_N for plan in plans)
+    uses_amx = target.isa == "amx" and is_wide
     common = {
         "vector_bytes": target.vector_bytes,
         "gemm_rows": gemm_rows,
@@ -132,7 +137,7 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
         "double_poly": _DOUBLE_EXP2,
         "float_exp": _FLOAT_EXP,
         "float_exp2": _FLOAT_EXP2,
-        "uses_amx": target.isa == "amx",
+        "uses_amx": uses_amx,
         "kernels": [
             (name, plan.spec.gradients is not None) for plan, name in zip(plans, names, strict=True)
         ],
@@ -140,7 +145,7 @@ def _render(plans: Sequence[Plan], names: Sequence[str]) -> str:
     *prelude, entry = _TEMPLATES
     if any(plan.spec.gradients for plan in plans):
         prelude.append("backward.cpp.jinja")
-    if target.isa == "amx":
+    if uses_amx:
         prelude.insert(prelude.index("gemm.cpp.jinja") + 1, "amx.cpp.jinja")
     template = _environment().get_template
     kernels = [
