@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd.function import _SingleLevelFunction
 
 from attnc.errors import FunctionTransformError
 from attnc.ir import Expr, SlotType
@@ -148,6 +150,7 @@ def attend_followed(
     v: torch.Tensor,
     tensors: Sequence[torch.Tensor],
     slots: frozenset[int],
+    is_operator: bool = False,
 ) -> Outputs:
     """Outputs of ``call`` with a graph.
 
@@ -156,14 +159,21 @@ def attend_followed(
         q, k, v: As in ``attention``.
         tensors: Captured tensors by slot number, and perhaps others that only ``call`` knows.
         slots: Numbers of those that a gradient flows back to.
+        is_operator: This is what an operator does where autograd looks at it.
     """
     tensors = [t if slot in slots else _constant(t) for slot, t in enumerate(tensors)]
     inputs = (q, k, v, *tensors)
     is_transformed = torch._C._are_functorch_transforms_active()
     if not (is_transformed or any(x.requires_grad for x in inputs)):
         return call.forward(q, k, v, tensors)
-    function = _TransformedAttention if is_transformed else _Attention
-    found: Sequence[torch.Tensor] = function.apply(call, *inputs)
+    found: Sequence[torch.Tensor]
+    if not is_transformed:
+        found = _Attention.apply(call, *inputs)
+    elif not is_operator:
+        found = _TransformedAttention.apply(call, *inputs)
+    else:  # the dispatcher has chosen the transform already
+        with enable_single_level_autograd_function():
+            found = _OperatorAttention.apply(call, *inputs)
     return Outputs(found[0], found[1], found[2] if len(found) > 2 else None)
 
 
@@ -196,6 +206,14 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> NoReturn:
         raise FunctionTransformError(what="an input")
+
+
+class _OperatorAttention(_SingleLevelFunction):
+    """``_Attention`` for one transform of torch.func."""
+
+    forward = _Attention.forward
+    backward = _Attention.backward
+    jvp = _Attention.jvp
 
 
 class _TransformedAttention(torch.autograd.Function):

@@ -321,7 +321,7 @@ def _attention_with_graph(
     call = OperatorCall(
         len(captured), mask, score, numbers, block_geometry, scale, wants_max, backend, strict
     )
-    outputs = attend_followed(call, q, k, v, [*captured, *blocks], slots)
+    outputs = attend_followed(call, q, k, v, [*captured, *blocks], slots, is_operator=True)
     return _as_tuple(outputs, wants_lse, wants_max)
 
 

@@ -83,7 +83,9 @@ def _sizes(
     if grad_lse is not None:
         by_score = by_score + weights * grad_lse.double().abs()[..., None]
     slope, *_ = _grads(torch.where(visible, modified, 0.0).sum(), [plain])
-    by_plain = by_score * slope.nan_to_num(0.0, 0.0, 0.0).abs() * abs(factor)
+    slope = slope.nan_to_num(0.0, 0.0, 0.0).abs()
+    # A small derivative may be a difference of large numbers, as 1 - tanh(x) ** 2 is.
+    by_plain = by_score * (slope + 0.01 * slope.max()) * abs(factor)
     sizes = [
         by_plain @ keys.abs(),
         _folded(by_plain.transpose(2, 3) @ q.detach().abs(), k),
