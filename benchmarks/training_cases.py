@@ -1,0 +1,151 @@
+"""What is trained through: masks and learned biases by name, and the gradients in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.cases import CASES, Mod, Problem
+
+N_BUCKETS = 32  # of T5, for keys before the query
+_NEAR = N_BUCKETS // 2  # distances with a bucket of their own
+_FAR = 128  # from this distance on all are in the last bucket
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A learned addition to the scores.
+
+    ``initial(heads)`` is a float32 tensor whose last dimension is heads. ``score`` makes a score_mod
+    of it. ``dense(length)`` gives a function from it to the bias of all pairs, (heads, length,
+    length), which has made before what does not depend on it.
+    """
+
+    initial: Callable[[int], torch.Tensor]
+    score: Callable[[torch.Tensor], Mod]
+    dense: Callable[[int], Callable[[torch.Tensor], torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """``mask`` is a name in ``cases.CASES``, of a case without a score_mod."""
+
+    mask: str
+    bias: Bias | None = None
+
+
+def _alibi(slopes: torch.Tensor) -> Mod:
+    return lambda score, b, h, q_idx, kv_idx: score - slopes[h] * (q_idx - kv_idx)
+
+
+def _dense_alibi(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    apart = _distance(length).float()
+    return lambda slopes: -slopes[:, None, None] * apart
+
+
+def bucket(distance: Any) -> Any:
+    """T5's bucket of a distance that is not negative: one each at first, then by logarithm."""
+    far = _NEAR + (torch.log(distance / _NEAR) / math.log(_FAR / _NEAR) * _NEAR).int()
+    return torch.where(distance < _NEAR, distance, torch.clamp(far, max=N_BUCKETS - 1))
+
+
+def _t5(table: torch.Tensor) -> Mod:
+    return lambda score, b, h, q_idx, kv_idx: (
+        score + table[bucket(torch.clamp(q_idx - kv_idx, min=0)), h]
+    )
+
+
+def _dense_t5(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    buckets = bucket(_distance(length).clamp(min=0))
+    # Five times as fast as F.embedding and its gradient, and twice as fast as plain indexing.
+    return lambda table: table.T.index_select(1, buckets.flatten()).unflatten(1, buckets.shape)
+
+
+def _distance(length: int) -> torch.Tensor:
+    places = torch.arange(length)
+    return places[:, None] - places
+
+
+_ALIBI = Bias(lambda heads: 2.0 ** -(torch.arange(heads) + 1.0), _alibi, _dense_alibi)
+_T5 = Bias(lambda heads: _normal(N_BUCKETS, heads), _t5, _dense_t5)
+
+TRAINING_CASES = {
+    "causal": TrainingCase("causal"),
+    "full": TrainingCase("full"),
+    "window 256": TrainingCase("window 256"),
+    "documents": TrainingCase("documents"),
+    "ALiBi, learned, causal": TrainingCase("causal", _ALIBI),
+    "T5 bias, learned, causal": TrainingCase("causal", _T5),
+}
+"""By the name that ``Problem.case`` has here."""
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def mask_of(problem: Problem) -> Mod | None:
+    """The mask of its training case; a new function at each call."""
+    return CASES[TRAINING_CASES[problem.case].mask](problem.n_keys).mask
+
+
+def leaves_of(problem: Problem) -> dict[str, torch.Tensor]:
+    """What is trained, by name: q, k, v and perhaps the bias, all equal at each call."""
+    leaves = dict(zip("qkv", problem.inputs(), strict=True))
+    bias = TRAINING_CASES[problem.case].bias
+    if bias is not None:
+        leaves["bias"] = bias.initial(problem.heads)
+    return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+
+
+def grad_out_of(problem: Problem) -> torch.Tensor:
+    """Gradient of the output, normally distributed, the same at each call."""
+    generator = torch.Generator().manual_seed(2)
+    shape = (problem.batch, problem.heads, problem.n_queries, problem.head_dim)
+    return torch.randn(shape, generator=generator).to(getattr(torch, problem.dtype))
+
+
+class GradientOracle:
+    """Float64 gradients in the first and the last head, by autograd through the definition."""
+
+    def __init__(self, problem: Problem) -> None:
+        assert problem.heads == problem.kv_heads, "a key head would sum over heads not computed"
+        self.heads = sorted({0, problem.heads - 1})
+        bias = TRAINING_CASES[problem.case].bias
+        mask = mask_of(problem)
+        double = {name: leaf.detach().double() for name, leaf in leaves_of(problem).items()}
+        leaves = {name: leaf.requires_grad_() for name, leaf in double.items()}
+        q, k, v = (leaves[name][:, self.heads] for name in "qkv")
+        h = torch.tensor(self.heads)[:, None, None]
+        q_idx, kv_idx = torch.arange(problem.n_queries)[:, None], torch.arange(problem.n_keys)
+
+        score = q @ k.transpose(2, 3) / problem.head_dim**0.5
+        if bias is not None:
+            score = bias.score(leaves["bias"])(score, 0, h, q_idx, kv_idx)
+        if mask is not None:
+            score = score.masked_fill(~mask(0, h, q_idx, kv_idx), -torch.inf)
+        out = score.softmax(3) @ v
+        grad_out = grad_out_of(problem)[:, self.heads].double()
+        found = torch.autograd.grad(out, list(leaves.values()), grad_out)
+        self._expected = {
+            name: self._sampled(name, gradient)
+            for name, gradient in zip(leaves, found, strict=True)
+        }
+
+    def errors(self, gradients: dict[str, torch.Tensor]) -> dict[str, float]:
+        """By name: the largest difference over the largest expected absolute value."""
+        return {
+            name: _relative(self._sampled(name, gradients[name]).double(), expected)
+            for name, expected in self._expected.items()
+        }
+
+    def _sampled(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient[..., self.heads] if name == "bias" else gradient[:, self.heads]
+
+
+def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return ((found - expected).abs().max() / expected.abs().max()).item()
