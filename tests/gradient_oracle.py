@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,29 @@ def expected_gradients(
     scale: float | None = None,
 ) -> Expected:
     """By autograd through dense attention in float64; ``captured`` are float64 and require grad."""
+    with _default_dtype(torch.float64 if inputs[0].dtype is torch.float64 else torch.float32):
+        return _expected(inputs, mask, score, captured, grad_out, grad_lse, scale)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """What an integer times a float is, for eager torch; kernels use their dtype of accumulation."""
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _expected(
+    inputs: Sequence[torch.Tensor],
+    mask: Mod,
+    score: Mod,
+    captured: Sequence[torch.Tensor],
+    grad_out: torch.Tensor,
+    grad_lse: torch.Tensor | None,
+    scale: float | None,
+) -> Expected:
     q, k, v = (x.detach().double().requires_grad_() for x in inputs)
     wanted = (q, k, v, *captured)
     if 0 in (*q.shape[:3], k.shape[2]):
