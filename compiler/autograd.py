@@ -166,15 +166,18 @@ def attend_followed(
     is_transformed = torch._C._are_functorch_transforms_active()
     if not (is_transformed or any(x.requires_grad for x in inputs)):
         return call.forward(q, k, v, tensors)
-    found: Sequence[torch.Tensor]
     if not is_transformed:
-        found = _Attention.apply(call, *inputs)
+        found = _applied(_Attention, call, *inputs)
     elif not is_operator:
-        found = _TransformedAttention.apply(call, *inputs)
+        found = _applied(_TransformedAttention, call, *inputs)
     else:  # the dispatcher has chosen the transform already
         with enable_single_level_autograd_function():
-            found = _OperatorAttention.apply(call, *inputs)
+            found = _applied(_OperatorAttention, call, *inputs)
     return Outputs(found[0], found[1], found[2] if len(found) > 2 else None)
+
+
+def _applied(function: Any, *arguments: Any) -> tuple[torch.Tensor, ...]:
+    return function.apply(*arguments)  # type: ignore[no-any-return]
 
 
 def _constant(tensor: torch.Tensor) -> torch.Tensor:
@@ -272,7 +275,9 @@ def _backward(
         found = ctx.call.gradients(q, k, v, out, lse, tensors, grad_out, grad_lse, needs)
         return (None, *found)
     present = iter(
-        _AttentionBackward.apply(ctx.call, needs, grad_out, grad_lse, q, k, v, out, lse, *tensors)
+        _applied(
+            _AttentionBackward, ctx.call, needs, grad_out, grad_lse, q, k, v, out, lse, *tensors
+        )
     )
     return (None, *(next(present) if needed else None for needed in needs))
 

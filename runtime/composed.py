@@ -62,7 +62,7 @@ def composed_gradients(
     plain = queries @ keys.transpose(2, 3) * attention.scale
     visible = _visible(attention, plain.detach(), tensors)
     score = attention.score
-    modified = plain if score is None else _Values.apply(score, visible, plain, *tensors)
+    modified = plain if score is None else _values(score, visible, plain, tensors)
     weights = _softmax(torch.where(visible, modified, -torch.inf))
     # A weight of 0 makes its gradients 0, whatever the derivative is there.
     visible = visible & (weights.detach() != 0)
@@ -82,7 +82,7 @@ def composed_gradients(
     if needs[0] or needs[1]:
         by_plain = by_score
         if derivative is not None:
-            factor = _Values.apply(derivative.score, visible, plain, *tensors)
+            factor = _values(derivative.score, visible, plain, tensors)
             by_plain = by_score * factor
         by_plain = by_plain * attention.scale
         if needs[0]:
@@ -120,6 +120,13 @@ class Places(NamedTuple):
         return Places(*axes)
 
 
+def _values(
+    expr: Expr, visible: torch.Tensor, score: torch.Tensor, tensors: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    function: Any = _Values
+    return function.apply(expr, visible, score, *tensors)  # type: ignore[no-any-return]
+
+
 class _Values(torch.autograd.Function):
     """An expression where something is visible, 0 elsewhere; derivatives are those of the IR.
 
@@ -148,7 +155,7 @@ class _Values(torch.autograd.Function):
         derivative = derivative_of(ctx.expr, slots)
         by_score = None
         if needs_score:
-            by_score = grad * _Values.apply(derivative.score, visible, score, *tensors)
+            by_score = grad * _values(derivative.score, visible, score, tensors)
         captured: list[torch.Tensor | None] = [None] * len(tensors)
         for slot in slots:
             total = _gathered_back(derivative, slot, grad, visible, score, tensors)
@@ -168,8 +175,7 @@ def _gathered_back(
     places = Places.of(visible)._asdict()
 
     def factor_of(expr: Expr) -> torch.Tensor:
-        values: torch.Tensor = _Values.apply(expr, visible, score, *tensors)
-        return values
+        return _values(expr, visible, score, tensors)
 
     def value_of(expr: Expr) -> torch.Tensor:
         with torch.no_grad():
@@ -259,5 +265,6 @@ def _by_query_head(x: torch.Tensor, q: torch.Tensor, dtype: torch.dtype) -> torc
 
 def _by_key_head(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Sum over the query heads, and perhaps batches, that share a head of ``x``."""
-    total = grad.unflatten(1, (x.shape[1], -1)).sum(dim=2)
+    n_batch, n_heads, *rest = grad.shape
+    total = grad.reshape(n_batch, x.shape[1], n_heads // x.shape[1], *rest).sum(dim=2)
     return total if total.shape[0] == x.shape[0] else total.sum(dim=0, keepdim=True)

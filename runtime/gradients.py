@@ -86,8 +86,16 @@ def gradients(
         return found
     if backend == "reference":
         attention = Attention(program.mask, program.score, program.given, scale)
-        doubles = [x.double() for x in (q, k, v)]
-        exact = composed_gradients(attention, *doubles, program.tensors, grad_out, grad_lse, needs)
+        exact = composed_gradients(
+            attention,
+            q.double(),
+            k.double(),
+            v.double(),
+            program.tensors,
+            grad_out,
+            grad_lse,
+            needs,
+        )
         for place, gradient in zip(found, exact, strict=True):
             if place is not None and gradient is not None:
                 place.copy_(gradient)
@@ -137,7 +145,7 @@ def _wanted(program: TracedProgram, needs: Sequence[bool]) -> Wanted:
     """What a kernel must compute of what is needed: what is 0 whatever the inputs is left out."""
     score = program.score
     if score is None:
-        return Wanted(*needs[:3])
+        return Wanted(needs[0], needs[1], needs[2])
     slots = tuple(slot for slot, needed in enumerate(needs[3:]) if needed)
     scattered = {scatter.slot for scatter in derivative_of(score, slots).captured}
     is_live = reads_score(score)
