@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import as_fixed, as_function
@@ -277,6 +278,8 @@ def _is_followed(
         for tensor in captured:
             if tensor.requires_grad:
                 return True
+    if forward_ad._current_level >= 0:
+        return True
     if torch._C._functorch.maybe_current_level() is None:
         return False
     is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor

@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from torch._functorch.utils import enable_single_level_autograd_function
+from torch.autograd import forward_ad
 from torch.autograd.function import _SingleLevelFunction
 
 from attnc.errors import FunctionTransformError
@@ -164,7 +165,8 @@ def attend_followed(
     tensors = [t if slot in slots else _constant(t) for slot, t in enumerate(tensors)]
     inputs = (q, k, v, *tensors)
     is_transformed = torch._C._are_functorch_transforms_active()
-    if not (is_transformed or any(x.requires_grad for x in inputs)):
+    is_followed = is_transformed or forward_ad._current_level >= 0
+    if not (is_followed or any(x.requires_grad for x in inputs)):
         return call.forward(q, k, v, tensors)
     if not is_transformed:
         found = _applied(_Attention, call, *inputs)

@@ -134,6 +134,7 @@ def test_captured_tensors_get_their_gradients(bias: Biased, dtype: torch.dtype) 
         {"n_batch": 1, "n_heads": 1, "n_kv_heads": 1, "n_kv_batch": 1},
         {"n_queries": 0},
         {"n_keys": 0},
+        {"value_dim": 0},
         {"n_batch": 0, "n_kv_batch": 0},
     ],
     ids=str,
@@ -142,12 +143,12 @@ def test_captured_tensors_get_their_gradients(bias: Biased, dtype: torch.dtype) 
 def test_shapes(sizes: dict[str, int], dtype: torch.dtype) -> None:
     """Lengths 0, 1, 127 and 129, wide and narrow values, shared heads and batches."""
     inputs = qkv(**sizes, dtype=dtype)
-    out = attention(*inputs, mask=causal, score=softcap, enable_gqa=True)
-    grad_out = random(*out.shape, seed=3).to(dtype)
+    out, lse = attention(*inputs, mask=causal, score=softcap, enable_gqa=True, return_lse=True)
+    grad_out, grad_lse = random(*out.shape, seed=3).to(dtype), random(*lse.shape).to(lse.dtype)
 
-    found = torch.autograd.grad(out, inputs, grad_out)
+    found = torch.autograd.grad((out, lse), inputs, (grad_out, grad_lse))
 
-    expected = expected_gradients(inputs, causal, softcap, (), grad_out, None)
+    expected = expected_gradients(inputs, causal, softcap, (), grad_out, grad_lse)
     assert_gradients_close("qkv", found, expected, dtype, inputs[0].shape[3])
 
 
@@ -503,6 +504,11 @@ def test_other_transforms_are_refused_by_name() -> None:
         torch.vmap(attention)(*[torch.stack([q, q])] * 3)
     with pytest.raises(FunctionTransformError, match="forward-mode"):
         torch.func.jvp(lambda q: attention(q, k, v), (q,), (q,))
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(FunctionTransformError, match="forward-mode"),
+    ):
+        attention(torch.autograd.forward_ad.make_dual(q, q), k, v)
     with pytest.raises(FunctionTransformError, match="a gradient of attention"):
         torch.func.jacrev(lambda q: attention(q, k, v))(q)
 
