@@ -241,9 +241,13 @@ def make_plan(spec: Spec) -> Plan:
 
     joins_heads = _joins_heads(spec, decisions)
     multiplies_pairs = _multiplies_pairs(spec, decisions)
-    mask_schedule = None if mask is None else schedule(mask, "m")
-    score_schedule = None if score is None else schedule(score, "s")
-    derivative_schedule = None if derivative is None else schedule(derivative, "d")
+    # Rows of several heads have no diagonals in common; GPUs compute in registers.
+    diagonals = isinstance(spec.target, CpuTarget) and not joins_heads
+    mask_schedule = None if mask is None else schedule(mask, "m", diagonals=diagonals)
+    score_schedule = None if score is None else schedule(score, "s", diagonals=diagonals)
+    derivative_schedule = (
+        None if derivative is None else schedule(derivative, "d", diagonals=diagonals)
+    )
     named = (
         ("mask", mask_schedule),
         ("score_mod", score_schedule),
@@ -281,7 +285,7 @@ def _derivatives(
     derivative = differentiate(score, spec.gradients.captured)
     accumulations = []
     for number, scatter in enumerate(derivative.captured):
-        accumulation = _accumulation(number, scatter)
+        accumulation = _accumulation(number, scatter, spec)
         accumulations.append(accumulation)
         decisions.append(
             Decision(
@@ -295,13 +299,15 @@ def _derivatives(
     return derivative.score, tuple(accumulations)
 
 
-def _accumulation(number: int, scatter: Scatter) -> Accumulation:
+def _accumulation(number: int, scatter: Scatter, spec: Spec) -> Accumulation:
+    diagonals = isinstance(spec.target, CpuTarget)
     return Accumulation(
         slot=scatter.slot,
         reduction=reduction_of(scatter),
-        factor=schedule(scatter.factor, f"f{number}_"),
+        factor=schedule(scatter.factor, f"f{number}_", diagonals=diagonals),
         indices=tuple(
-            schedule(index, f"i{number}_{place}_") for place, index in enumerate(scatter.indices)
+            schedule(index, f"i{number}_{place}_", diagonals=diagonals)
+            for place, index in enumerate(scatter.indices)
         ),
         rows=scatter.rows,
         owned_by_batch=is_owned(scatter, IndexName.B),
@@ -395,6 +401,7 @@ def _hoisting(name: str, part: Schedule | None) -> list[Decision]:
             (Level.UNIFORM, "once per tile of queries"),
             (Level.ROW, "once per row"),
             (Level.COLUMN, "once per column"),
+            (Level.DIAGONAL, "once per diagonal"),
         )
         if counts[level]
     ]

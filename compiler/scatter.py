@@ -14,19 +14,14 @@ from attnc.ir import (
     H_IDX,
     KV_IDX,
     Q_IDX,
-    Binary,
-    BinaryOp,
-    Const,
-    DType,
     Expr,
     IndexName,
     Level,
     Reduce,
     RowIndex,
     Score,
-    Unary,
-    UnaryOp,
     level_of,
+    slopes_of,
 )
 
 if TYPE_CHECKING:
@@ -72,37 +67,15 @@ def is_owned(scatter: Scatter, coordinate: IndexName) -> bool:
 
 def _depends_on_difference(expr: Expr) -> bool:
     """Whether ``expr`` reads q_idx and kv_idx only by their difference."""
+    slopes = slopes_of(expr)
+    seen: set[Expr] = set()
     stack = [expr]
     while stack:
         node = stack.pop()
-        slope = _slope(node)
-        if slope is not None and slope[0] + slope[1] == 0:
+        if node in seen or sum(slopes.get(node, (1, 1))) == 0:
             continue
+        seen.add(node)
         if isinstance(node, Score | Reduce | RowIndex) or node in (Q_IDX, KV_IDX):
             return False
         stack.extend(node.children)
     return True
-
-
-def _slope(expr: Expr) -> tuple[int, int] | None:
-    """Factors of q_idx and kv_idx where ``expr`` is an int32 sum of them and of uniform values."""
-    if expr.dtype is not DType.INT32:
-        return None
-    if expr is Q_IDX:
-        return (1, 0)
-    if expr is KV_IDX:
-        return (0, 1)
-    match expr:
-        case Unary(UnaryOp.NEG, x):
-            inner = _slope(x)
-            return None if inner is None else (-inner[0], -inner[1])
-        case Binary(BinaryOp.ADD | BinaryOp.SUB as op, x, y):
-            left, right = _slope(x), _slope(y)
-            if left is None or right is None:
-                return None
-            sign = 1 if op is BinaryOp.ADD else -1
-            return (left[0] + sign * right[0], left[1] + sign * right[1])
-        case Binary(BinaryOp.MUL, x, Const(factor)):
-            inner = _slope(x)
-            return None if inner is None else (inner[0] * int(factor), inner[1] * int(factor))
-    return (0, 0) if level_of(expr) is Level.UNIFORM else None

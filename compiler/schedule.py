@@ -2,7 +2,8 @@
 
 A tile of ``block_m`` rows and ``block_n`` columns evaluates the mask and the score. What depends
 on ``b, h`` only is computed once per tile of queries, what depends on ``q_idx`` once per row, what
-depends on ``kv_idx`` once per column of a key tile; only the rest runs per element.
+depends on ``kv_idx`` once per column of a key tile, and on CPUs what depends on their difference
+once per diagonal; only the rest runs per element.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from attnc.ir import (
+    BinaryOp,
     Expr,
+    Gather,
     Index,
     IndexName,
     Leaf,
@@ -20,6 +23,8 @@ from attnc.ir import (
     Ref,
     RowIndex,
     Score,
+    UnaryOp,
+    slopes_of,
     walk,
 )
 
@@ -45,9 +50,10 @@ class Schedule:
         return tuple(let for let in self.lets if let.level is level)
 
 
-def schedule(expr: Expr, prefix: str) -> Schedule:
+def schedule(expr: Expr, prefix: str, *, diagonals: bool = False) -> Schedule:
     """Binds what is shared or can be computed at an outer level; names are ``prefix`` + number.
 
+    With ``diagonals``, what is costly and depends on ``q_idx - kv_idx`` only is bound at DIAGONAL.
     A ``Reduce`` is always bound, so that a renderer can write it as a loop statement. Nothing that
     depends on the variable of a ``Reduce`` leaves that ``Reduce``.
     """
@@ -56,8 +62,9 @@ def schedule(expr: Expr, prefix: str) -> Schedule:
     free: dict[Expr, frozenset[int]] = {}
     uses: Counter[Expr] = Counter()
     outer_user: set[Expr] = set()
+    on_diagonals = _on_diagonals(expr) if diagonals else set[Expr]()
     for node in order:
-        levels[node] = _level(node, levels)
+        levels[node] = Level.DIAGONAL if node in on_diagonals else _level(node, levels)
         free[node] = _free_rows(node, free)
         for child in node.children:
             uses[child] += 1
@@ -70,7 +77,8 @@ def schedule(expr: Expr, prefix: str) -> Schedule:
     lets: list[Let] = []
     for node in order:
         value = node.rebuild(tuple(rewritten[c] for c in node.children)) if node.children else node
-        wanted = isinstance(node, Reduce) or uses[node] > 1 or node in outer_user
+        is_outer = node in outer_user or (node is expr and node in on_diagonals)
+        wanted = isinstance(node, Reduce) or uses[node] > 1 or is_outer
         if wanted and not isinstance(node, Leaf) and not free[node]:
             let = Let(f"{prefix}{len(lets)}", value, levels[node])
             lets.append(let)
@@ -93,6 +101,51 @@ def _level(node: Expr, levels: dict[Expr, Level]) -> Level:
     for child in node.children:
         level = level.join(levels[child])
     return level
+
+
+# Of an operation, in additions.
+_COSTS = {
+    BinaryOp.DIV: 4,
+    BinaryOp.FLOORDIV: 8,
+    BinaryOp.MOD: 8,
+    BinaryOp.POW: 16,
+    **{op: 8 for op in UnaryOp if op.value.isalpha() and op not in (UnaryOp.ABS, UnaryOp.ISNAN)},
+}
+# Below it, reading a value back takes as long as computing it.
+_LEAST_COST = 8
+
+
+def _on_diagonals(expr: Expr) -> set[Expr]:
+    """Nodes of those parts that depend on ``q_idx - kv_idx`` only and are costly."""
+    slopes = slopes_of(expr)
+    costs: dict[Expr, int] = {}  # of parts that depend on b, h and the difference only
+    differs: set[Expr] = set()  # those that depend on the difference
+    for node in walk(expr):
+        slope = slopes.get(node, (1, 1))
+        is_difference = slope[0] != 0 and sum(slope) == 0
+        if is_difference or any(child in differs for child in node.children):
+            differs.add(node)
+        if sum(slope) == 0:
+            costs[node] = 1
+        elif isinstance(node, Score | Ref | RowIndex | Reduce) or node in slopes:
+            continue
+        elif all(child in costs for child in node.children):
+            op = getattr(node, "op", None)
+            own = 8 if isinstance(node, Gather) else _COSTS.get(op, 1)
+            costs[node] = min(_LEAST_COST, own + sum(costs[child] for child in node.children))
+    found: set[Expr] = set()
+    seen: set[tuple[Expr, bool]] = set()
+    stack = [(expr, False)]
+    while stack:
+        node, is_inside = stack.pop()
+        if (node, is_inside) in seen:
+            continue
+        seen.add((node, is_inside))
+        is_inside |= costs.get(node, 0) >= _LEAST_COST
+        if is_inside and node in differs and node in costs:
+            found.add(node)
+        stack.extend((child, is_inside) for child in node.children)
+    return found
 
 
 def _free_rows(node: Expr, free: dict[Expr, frozenset[int]]) -> frozenset[int]:

@@ -1,7 +1,9 @@
 """Values are computed as far outside the inner loop as they can be."""
 
+import torch
 from hypothesis import given
 
+from attnc.evaluate import evaluate
 from attnc.ir import (
     B_IDX,
     KV_IDX,
@@ -74,6 +76,20 @@ def test_shared_values_are_computed_once() -> None:
     assert [let.expr for let in plan.lets] == [distance]
 
 
+def test_a_costly_function_of_the_distance_is_computed_once_per_diagonal() -> None:
+    """A table read at `q - kv + 5`, however the distance is spelt; a comparison is not worth it."""
+    five = Const(5, DType.INT32)
+    spelt = Binary(BinaryOp.SUB, Binary(BinaryOp.ADD, Q_IDX, five), KV_IDX)
+    bias = Gather(0, (spelt,), DType.FLOAT32)
+
+    plan = schedule(Binary(BinaryOp.ADD, Score(DType.FLOAT32), bias), "s", diagonals=True)
+
+    assert [let.level for let in plan.lets] == [Level.ROW, Level.DIAGONAL]
+    assert inlined(plan) is Binary(BinaryOp.ADD, Score(DType.FLOAT32), bias)
+    causal = Compare(CompareOp.GE, Q_IDX, KV_IDX)
+    assert schedule(causal, "m", diagonals=True).lets == ()
+
+
 def test_what_depends_on_a_row_variable_stays_inside_its_reduction() -> None:
     """The body of a sum is not hoisted, what it shares with no row variable is."""
     body = Binary(
@@ -106,3 +122,32 @@ def test_schedules_say_what_the_expression_says(mask: object, score: object) -> 
             assert names <= seen
             assert level_of(let.expr) is let.level
             seen.add(let.name)
+
+
+@given(masks(), score_mods())
+def test_diagonals_hold_functions_of_the_distance(mask: object, score: object) -> None:
+    """Names at DIAGONAL read no other ELEMENT, and stand for the same wherever q - kv is the same."""
+    slots = SlotTable()
+    exprs = [
+        simplify(trace_mask(mask.build(), slots).expr),  # type: ignore[attr-defined]
+        simplify(trace_score(score.build(), slots).expr),  # type: ignore[attr-defined]
+    ]
+    for expr in exprs:
+        plan = schedule(expr, "x", diagonals=True)
+        assert inlined(plan) is expr
+        for let in plan.at(Level.DIAGONAL):
+            read = {node.level for node in walk(let.expr) if isinstance(node, Ref)}
+            assert Level.ELEMENT not in read
+            whole = inlined(Schedule(plan.lets, Ref(let.name, let.expr.dtype, let.level)))
+            points = [
+                evaluate(
+                    whole,
+                    b=0,
+                    h=1,
+                    q_idx=torch.tensor(40 + shift),
+                    kv_idx=torch.tensor(9 + shift),
+                    tensors=slots.tensors,
+                )
+                for shift in (0, 1, 17)
+            ]
+            assert all(torch.equal(point, points[0]) or point != point for point in points)

@@ -29,6 +29,7 @@ from attnc.ir.queries import (
     level_of,
     reads_score,
     replaced,
+    slopes_of,
     slots_of,
     walk,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "level_of",
     "reads_score",
     "replaced",
+    "slopes_of",
     "slots_of",
     "walk",
 ]

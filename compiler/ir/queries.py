@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from attnc.ir.nodes import Expr, Gather, Index, Ref, Score
-from attnc.ir.types import IndexName, Level
+from attnc.ir.nodes import Binary, Const, Expr, Gather, Index, Ref, Score, Unary
+from attnc.ir.types import BinaryOp, DType, IndexName, Level, UnaryOp
 
 
 def walk(*roots: Expr) -> Iterator[Expr]:
@@ -40,6 +40,40 @@ def level_of(expr: Expr) -> Level:
             case Ref(_, _, ref_level):
                 level = level.join(ref_level)
     return level
+
+
+def slopes_of(*roots: Expr) -> dict[Expr, tuple[int, int]]:
+    """Factors of q_idx and kv_idx in the int32 nodes that are sums of them and of uniform values.
+
+    Exact modulo 2**32, so also where such a sum wraps around.
+    """
+    slopes: dict[Expr, tuple[int, int]] = {}
+    uniform: set[Expr] = set()
+    for node in walk(*roots):
+        known = [slopes.get(child) for child in node.children]
+        slope: tuple[int, int] | None = None
+        match node:
+            case Index(IndexName.Q):
+                slope = (1, 0)
+            case Index(IndexName.KV):
+                slope = (0, 1)
+            case Score() | Ref():
+                pass
+            case _ if all(child in uniform for child in node.children):
+                uniform.add(node)
+                slope = (0, 0)
+            case Unary(UnaryOp.NEG) if known[0] is not None:
+                slope = (-known[0][0], -known[0][1])
+            case Binary(BinaryOp.ADD | BinaryOp.SUB as op):
+                left, right = known
+                if left is not None and right is not None:
+                    sign = 1 if op is BinaryOp.ADD else -1
+                    slope = (left[0] + sign * right[0], left[1] + sign * right[1])
+            case Binary(BinaryOp.MUL, _, Const(factor)) if known[0] is not None:
+                slope = (known[0][0] * int(factor), known[0][1] * int(factor))
+        if slope is not None and node.dtype is DType.INT32:
+            slopes[node] = slope
+    return slopes
 
 
 def indices_of(expr: Expr) -> frozenset[IndexName]:

@@ -36,13 +36,14 @@ class IndexName(Enum):
 class Level(Enum):
     """How often a value changes inside a tile: the innermost index it depends on.
 
-    UNIFORM depends on ``b, h`` only, ROW on ``q_idx`` too, COLUMN on ``kv_idx`` too,
-    ELEMENT on both or on the score.
+    UNIFORM depends on ``b, h`` only, ROW on ``q_idx`` too, COLUMN on ``kv_idx`` too, DIAGONAL on
+    ``q_idx - kv_idx`` too, ELEMENT on both or on the score.
     """
 
     UNIFORM = "uniform"
     ROW = "row"
     COLUMN = "column"
+    DIAGONAL = "diagonal"
     ELEMENT = "element"
 
     def join(self, other: Level) -> Level:

@@ -24,6 +24,8 @@ class LoopText:
 
     column_arrays: tuple[Array, ...]
     column_lines: tuple[str, ...]
+    diagonal_arrays: tuple[Array, ...]
+    diagonal_lines: tuple[str, ...]
     row_lines: tuple[str, ...]
     element_lines: tuple[str, ...]
     reads: frozenset[Expr]
@@ -36,35 +38,67 @@ def loop_text(
     elements = Block(slots)
     values = []
     for part in parts:
-        for let in () if part is None else part.at(Level.ELEMENT):
-            elements.declare(let.name, let.expr)
+        _declare(elements, [part], Level.ELEMENT)
         values.append("row[j]" if part is None else elements.value(part.result))
     elements.lines.append(result.format(*values))
 
+    diagonals = Block(slots)
+    diagonal_arrays = arrays_at(elements.reads, Level.DIAGONAL)
+    if diagonal_arrays:
+        _declare(diagonals, parts, Level.DIAGONAL)
     columns = Block(slots)
-    arrays = arrays_at(elements.reads, Level.COLUMN)
-    if arrays:
-        for part in parts:
-            for let in () if part is None else part.at(Level.COLUMN):
-                columns.declare(let.name, let.expr)
-    stores = [f"{array.name}_column[j] = {array.name};" for array in arrays]
-    inputs = [
-        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_column[j];"
-        for a in refs_at(elements.reads, Level.COLUMN)
-    ]
+    column_arrays = arrays_at(elements.reads | diagonals.reads, Level.COLUMN)
+    if column_arrays:
+        _declare(columns, parts, Level.COLUMN)
+
+    inputs = [*_inputs(elements.reads, Level.COLUMN), *_inputs(elements.reads, Level.DIAGONAL)]
     if any(isinstance(leaf, Score) for leaf in elements.reads):
         inputs.append("const real score = row[j];")
-    rows = [
-        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_row[i];"
-        for a in refs_at(elements.reads, Level.ROW)
-    ]
     return LoopText(
-        column_arrays=arrays,
-        column_lines=(*kv_line(columns.reads), *columns.lines, *stores),
-        row_lines=(*q_line(elements.reads), *rows),
+        column_arrays=column_arrays,
+        column_lines=(
+            *kv_line(columns.reads),
+            *columns.lines,
+            *_stores(column_arrays, "column[j]"),
+        ),
+        diagonal_arrays=diagonal_arrays,
+        diagonal_lines=(
+            *q_line(diagonals.reads),
+            *kv_line(diagonals.reads),
+            *_inputs(diagonals.reads, Level.ROW),
+            *_inputs(diagonals.reads, Level.COLUMN),
+            *diagonals.lines,
+            *_stores(diagonal_arrays, "diagonal[n]"),
+        ),
+        row_lines=(*q_line(elements.reads), *_inputs(elements.reads, Level.ROW)),
         element_lines=(*kv_line(elements.reads), *inputs, *elements.lines),
-        reads=frozenset(elements.reads | columns.reads),
+        reads=frozenset(elements.reads | columns.reads | diagonals.reads),
     )
+
+
+# Where an array of each level has the value for row i and column j.
+_PLACES = {
+    Level.ROW: "row[i]",
+    Level.COLUMN: "column[j]",
+    Level.DIAGONAL: "diagonal[BLOCK_M - 1 - i + j]",
+}
+
+
+def _declare(block: Block, parts: Sequence[Schedule | None], level: Level) -> None:
+    for part in parts:
+        for let in () if part is None else part.at(level):
+            block.declare(let.name, let.expr)
+
+
+def _inputs(reads: set[Expr], level: Level) -> list[str]:
+    return [
+        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_{_PLACES[level]};"
+        for a in refs_at(reads, level)
+    ]
+
+
+def _stores(arrays: Sequence[Array], place: str) -> list[str]:
+    return [f"{array.name}_{place} = {array.name};" for array in arrays]
 
 
 def refs_at(reads: set[Expr] | frozenset[Expr], level: Level) -> list[Ref]:
