@@ -1,9 +1,11 @@
 """BlockMask agrees with PyTorch's, list for list, and its lists are the truth."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.attention import flex_attention as torch_flex
@@ -184,6 +186,41 @@ def test_lists_that_are_written_to_are_the_truth() -> None:
     assert attention(q, k[:, :, :128], v[:, :, :128], mask=block_mask).abs().max() == 0
 
 
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda mask: mask.to("cpu"),
+        lambda mask: mask._adjust(64, 64),
+        copy.deepcopy,
+        lambda mask: mask.to("cpu").to("cpu"),
+        lambda mask: mask,
+    ],
+    ids=["to", "adjust", "deepcopy", "twice", "itself"],
+)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda blocks: blocks.zero_(),
+        lambda blocks: blocks.data.zero_(),
+        lambda blocks: blocks.numpy().fill(0),
+    ],
+    ids=["in place", "data", "numpy"],
+)
+def test_writes_are_heeded_whoever_reads_first(read, write) -> None:
+    """Also those that no version counter sees, and before any call."""
+    block_mask = create_block_mask(causal, 1, 1, 64, 64, "cpu", BLOCK_SIZE=16)
+    write(block_mask.full_kv_num_blocks)
+
+    written = read(block_mask)
+
+    q, k, v = torch.randn(3, 1, 2, 64, 16)
+    diagonal = torch.arange(64)[:, None] // 16 == torch.arange(64) // 16
+    visible = diagonal & torch.ones(64, 64, dtype=torch.bool).tril()
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, visible)
+    torch.testing.assert_close(attention(q, k, v, mask=written), expected)
+    assert torch.equal(written.to_dense()[0, 0], torch.eye(4, dtype=torch.int32))
+
+
 def test_lists_may_be_longer_than_the_lengths() -> None:
     """Rows and blocks beyond the lengths are left out; rows that are missing are an error."""
     block_mask = create_block_mask(causal, None, None, 256, 256, BLOCK_SIZE=64)
@@ -236,6 +273,21 @@ def test_sizes_are_checked(create, sizes) -> None:
     """Lengths and counts are numbers of at least 0."""
     with pytest.raises(BlockMaskArgumentError, match="give a number of at least 0"):
         create(lambda b, h, q_idx, kv_idx: q_idx >= kv_idx, *sizes)
+
+
+@pytest.mark.parametrize("integer", [np.int64, np.int32, torch.tensor])
+def test_sizes_may_be_integers_of_numpy_or_torch(integer) -> None:
+    """PyTorch takes them, and scripts get lengths by reducing arrays."""
+    block = (integer(32), integer(64))
+
+    block_mask = create_block_mask(
+        causal, integer(2), integer(1), integer(100), integer(90), "cpu", block
+    )
+
+    expected = create_block_mask(causal, 2, 1, 100, 90, "cpu", (32, 64))
+    assert (block_mask.shape, block_mask.BLOCK_SIZE) == (expected.shape, expected.BLOCK_SIZE)
+    assert torch.equal(block_mask.kv_indices, expected.kv_indices)
+    assert create_mask(causal, None, None, integer(9), integer(8)).shape == (1, 1, 9, 8)
 
 
 def test_a_million_tokens_make_no_lists() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch._compile import _disable_dynamo
 
@@ -66,9 +67,10 @@ def _created(
     require_kind(mask_mod, "mask_mod", "mask_mod")
     shape = _checked_shape(*n_batch_heads, *lengths)
     block = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
-    if len(block) != 2 or not all(isinstance(n, int) and n > 0 for n in block):
+    if len(block) != 2 or not all(_is_integer(n) and n > 0 for n in block):
         wanted = "a number above 0 or two of them, (queries, keys)"
         raise BlockMaskSizeError(name="BLOCK_SIZE", size=block_size, wanted=wanted)
+    block_m, block_n = map(int, block)
     slots = SlotTable("cpu" if device is None else torch.device(device))
     expr = simplify(trace_mask(mask_mod, slots).expr)
     table = classify(
@@ -78,8 +80,8 @@ def _created(
         n_heads=shape[1],
         n_queries=shape[2],
         n_keys=shape[3],
-        block_m=block[0],
-        block_n=block[1],
+        block_m=block_m,
+        block_n=block_n,
     ).table
     # Without captured tensors the expression is the mask for good; with them the table is a
     # snapshot of their content, and mask_mod is read anew inside partial blocks.
@@ -102,10 +104,17 @@ def _checked_shape(
         "KV_LEN": KV_LEN,
     }
     for name, size in sizes.items():
-        if not isinstance(size, (int, torch.SymInt)) or size < 0:
+        if not _is_integer(size) or size < 0:
             raise BlockMaskSizeError(name=name, size=size, wanted="a number of at least 0")
     n_batch, n_heads, n_queries, n_keys = map(int, sizes.values())
     return n_batch, n_heads, n_queries, n_keys
+
+
+def _is_integer(size: object) -> bool:
+    """Whether PyTorch takes it for one: an int, one of NumPy, or a tensor of one."""
+    if isinstance(size, torch.Tensor):
+        return size.dim() == 0 and not (size.is_floating_point() or size.is_complex())
+    return isinstance(size, (int, torch.SymInt, np.integer))
 
 
 def _device(device: Device, slots: SlotTable) -> torch.device:

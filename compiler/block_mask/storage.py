@@ -46,7 +46,7 @@ class BlockStorage:
     _lists: dict[str, torch.Tensor | None]
     _table: RunTable | None
     _lists_follow: bool  # the lists are those of the table
-    _versions: tuple[int, ...] | None  # of the lists when the table was last the same
+    _seen: tuple[torch.Tensor | int, ...] | None  # the lists, or their versions, that it is of
     _frozen_mask: Expr | None
     _separate_full_blocks: bool
     _device: torch.device
@@ -79,14 +79,14 @@ class BlockStorage:
         self._lists = lists
         self._table = None
         self._lists_follow = False
-        self._versions = None
+        self._seen = None
         self._frozen_mask = None
 
     def _hold_table(self, table: RunTable, device: torch.device, *, separate: bool) -> None:
         self._lists = {}
         self._table = table
         self._lists_follow = True
-        self._versions = None
+        self._seen = None
         self._device = device
         self._separate_full_blocks = separate
         self._seq_lengths = (table.n_queries, table.n_keys)
@@ -141,7 +141,7 @@ class BlockStorage:
                 self.seq_lengths,
                 self.BLOCK_SIZE,
             )
-            self._versions = self._list_versions()
+            self._seen = self._list_contents()
         return self._table
 
     @property
@@ -156,7 +156,7 @@ class BlockStorage:
             made = self._made_lists(transposed=name in Q_LISTS)
             self._lists = {**self._lists, **made}
             if self._lists_follow and name in KV_LISTS:
-                self._versions = self._list_versions()
+                self._seen = self._list_contents()
         return self._lists[name]
 
     def set_list(self, name: str, value: torch.Tensor | None) -> None:
@@ -197,25 +197,47 @@ class BlockStorage:
                 self.list_named(name)
         self._lists_follow = False
         self._table = None
-        self._versions = None
+        self._seen = None
         self._frozen_mask = None
 
     def _heed_writes(self) -> None:
         """Drops the table if lists were written to in place, or if that cannot be told."""
         if "kv_indices" not in self._lists or self._table is None:
             return
-        versions = self._list_versions()
-        if versions is None or versions != self._versions:
+        if not self._are_as_seen():
             self._leave_table()
 
-    def _list_versions(self) -> tuple[int, ...] | None:
-        lists = [tensor for name in KV_LISTS if (tensor := self._lists[name]) is not None]
+    def _kv_lists(self) -> list[torch.Tensor]:
+        return [tensor for name in KV_LISTS if (tensor := self._lists[name]) is not None]
+
+    def _list_contents(self) -> tuple[torch.Tensor | int, ...] | None:
+        """What tells whether the lists are written to; None where nothing does.
+
+        Copies on CPUs, because version counters do not see writes through NumPy or ``.data``.
+        Elsewhere versions, for which nobody waits; inference tensors have none.
+        """
+        lists = self._kv_lists()
+        if all(tensor.is_cpu for tensor in lists):
+            return tuple(tensor.detach().clone() for tensor in lists)
         if any(tensor.is_inference() for tensor in lists):
             return None
         return tuple(tensor._version for tensor in lists)
 
+    def _are_as_seen(self) -> bool:
+        seen, lists = self._seen, self._kv_lists()
+        if seen is None or len(seen) != len(lists):
+            return False
+        for known, tensor in zip(seen, lists, strict=True):
+            if isinstance(known, int):
+                if tensor.is_inference() or tensor._version != known:
+                    return False
+            elif known.dtype is not tensor.dtype or not torch.equal(known, tensor):
+                return False
+        return True
+
     def listed_kinds(self) -> torch.Tensor:
         """(..., n_q_blocks, n_kv_blocks) int8, values of ``Kind``, as the lists have it."""
+        self._heed_writes()
         if self._lists_follow:
             assert self._table is not None
             table = listed_as_pytorch(self._table, self._separate_full_blocks)
@@ -240,13 +262,15 @@ class BlockStorage:
         return torch.Size((*self.batch_shape, *blocks[:n_dims]))
 
     def _move_lists(self, device: torch.device) -> None:
+        self._heed_writes()
         self._device = device
         with torch.inference_mode(False):
             self._lists = {
                 name: None if tensor is None else tensor.to(device)
                 for name, tensor in self._lists.items()
             }
-        self._versions = self._list_versions() if self._lists_follow and self._lists else None
+        has_seen = self._table is not None and "kv_indices" in self._lists
+        self._seen = self._list_contents() if has_seen else None
 
     def of_lengths(self, n_queries: int, n_keys: int) -> Self:
         """A copy of a mask of one block that fits any lengths, for these."""
