@@ -60,9 +60,22 @@ def _t5(table: torch.Tensor) -> Mod:
 
 
 def _dense_t5(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    buckets = bucket(_distance(length).clamp(min=0))
+    return _looked_up(bucket(_distance(length).clamp(min=0)))
+
+
+def _by_distance(table: torch.Tensor) -> Mod:
+    return lambda score, b, h, q_idx, kv_idx: (
+        score + table[torch.clamp(q_idx - kv_idx, 0, _FAR - 1), h]
+    )
+
+
+def _dense_by_distance(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return _looked_up(_distance(length).clamp(0, _FAR - 1))
+
+
+def _looked_up(rows: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     # Five times as fast as F.embedding and its gradient, and twice as fast as plain indexing.
-    return lambda table: table.T.index_select(1, buckets.flatten()).unflatten(1, buckets.shape)
+    return lambda table: table.T.index_select(1, rows.flatten()).unflatten(1, rows.shape)
 
 
 def _distance(length: int) -> torch.Tensor:
@@ -71,6 +84,7 @@ def _distance(length: int) -> torch.Tensor:
 
 
 _ALIBI = Bias(lambda heads: 2.0 ** -(torch.arange(heads) + 1.0), _alibi, _dense_alibi)
+_DISTANCE = Bias(lambda heads: _normal(_FAR, heads), _by_distance, _dense_by_distance)
 _T5 = Bias(lambda heads: _normal(N_BUCKETS, heads), _t5, _dense_t5)
 
 TRAINING_CASES = {
@@ -79,6 +93,7 @@ TRAINING_CASES = {
     "window 256": TrainingCase("window 256"),
     "documents": TrainingCase("documents"),
     "ALiBi, learned, causal": TrainingCase("causal", _ALIBI),
+    "distance bias, learned, causal": TrainingCase("causal", _DISTANCE),
     "T5 bias, learned, causal": TrainingCase("causal", _T5),
 }
 """By the name that ``Problem.case`` has here."""
