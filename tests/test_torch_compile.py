@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -138,6 +139,27 @@ def test_captured_numbers_change_without_recompiling(value: tuple[Any, ...]) -> 
     for n in value:
         agree(compiled, model, *qkv(), n)
     assert counter.frame_count == 2
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.int64])
+def test_numbers_of_numpy_are_captured(number: Any) -> None:
+    """As eager calls take them, and read anew when they change."""
+    captured = [number(3)]
+
+    def model(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Any:
+        n = captured[0]
+        return attnc.attention(
+            q,
+            k,
+            v,
+            mask=lambda b, h, i, j: i - j < n,
+            score=lambda s, b, h, i, j: s * n,
+        )
+
+    compiled, _ = whole(model)
+    agree(compiled, model, *qkv())
+    captured[0] = number(7)
+    agree(compiled, model, *qkv())
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 import torch
 from torch.fx.experimental.symbolic_shapes import has_static_value
 from torch.overrides import TorchFunctionMode
@@ -177,6 +178,8 @@ class GraphTracer(Tracer):
         return value
 
     def value(self, value: Any) -> Any:
+        if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0:
+            value = value.item()  # dynamo's numbers of NumPy are arrays, their items symbolic
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return value if has_static_value(value) else self._symbolic(value)
         if isinstance(value, (torch.SymInt, torch.SymFloat)):
