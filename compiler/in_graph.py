@@ -85,8 +85,7 @@ def _blocks_of(mask: Any) -> tuple[list[torch.Tensor], list[int]]:
     geometry = [*sizes, table.block_m, table.block_n]
     if mask._frozen_mask is not None:
         return [], geometry
-    arrays = (table.offsets, table.starts, table.stops, table.kinds)
-    return [torch.from_numpy(array) for array in arrays], geometry
+    return list(mask._runs), geometry
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's

@@ -168,7 +168,7 @@ def empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool)
     """Uninitialised outputs for these inputs."""
     # The memory order of q is kept: a (B, S, H, D) model gets its output back without a copy.
     same_width = v.shape[3] == q.shape[3]
-    out = torch.empty_like(q) if same_width else q.new_empty((*q.shape[:3], v.shape[3]))
+    out = torch.empty_like(q if same_width else q[..., :1].expand(*q.shape[:3], v.shape[3]))
     if not (lse or max_scores):
         return Outputs(out, None, None)
     stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32

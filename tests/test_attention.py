@@ -294,3 +294,11 @@ def test_a_kernel_from_disk_needs_neither_sympy_nor_jinja(tmp_path) -> None:
     )
     assert "sympy" in made
     assert read.strip() == "[]"
+
+
+def test_the_memory_order_of_q_is_kept_for_wider_values() -> None:
+    """A (B, S, H, D) model gets (B, S, H, D_v) back, as from PyTorch."""
+    q, k = (torch.randn(2, 40, 3, 16).transpose(1, 2) for _ in range(2))
+    v = torch.randn(2, 40, 3, 24).transpose(1, 2)
+
+    assert attention(q, k, v).stride() == v.stride()

@@ -427,3 +427,32 @@ def test_the_reference_runs_behind_the_operator() -> None:
     inputs = qkv()
     compiled, _ = whole(model)
     torch.testing.assert_close(compiled(*inputs, "reference"), compiled(*inputs, None))
+
+
+@pytest.mark.slow
+def test_exported_programs_hold_the_runs_of_a_block_mask() -> None:
+    """A mask of a captured tensor, whose lists nobody has looked at: real tensors, right results."""
+    documents = torch.arange(48) // 7
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = attnc.create_block_mask(
+                lambda b, h, q_idx, kv_idx: documents[q_idx] == documents[kv_idx],
+                None,
+                None,
+                48,
+                48,
+                device="cpu",
+                BLOCK_SIZE=16,
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return attnc.flex_attention(x, x, x, block_mask=self.blocks)
+
+    model, x = Model(), torch.randn(1, 2, 48, 16)
+    program = torch.export.export(model, (x,), strict=True)
+
+    result = program.module()(x)
+    assert type(result) is torch.Tensor
+    torch.testing.assert_close(result, model(x))

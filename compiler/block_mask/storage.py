@@ -45,6 +45,7 @@ class BlockStorage:
 
     _lists: dict[str, torch.Tensor | None]
     _table: RunTable | None
+    _runs: tuple[torch.Tensor, ...]  # offsets, starts, stops and kinds of the table made from a mask
     _lists_follow: bool  # the lists are those of the table
     _seen: tuple[torch.Tensor | int, ...] | None  # the lists, or their versions, that it is of
     _frozen_mask: Expr | None
@@ -85,6 +86,8 @@ class BlockStorage:
     def _hold_table(self, table: RunTable, device: torch.device, *, separate: bool) -> None:
         self._lists = {}
         self._table = table
+        arrays = (table.offsets, table.starts, table.stops, table.kinds)
+        self._runs = tuple(torch.from_numpy(array) for array in arrays)
         self._lists_follow = True
         self._seen = None
         self._device = device
