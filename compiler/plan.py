@@ -31,7 +31,7 @@ from attnc.ir import (
 from attnc.scatter import Reduction, is_owned, reduction_of
 from attnc.schedule import Schedule, schedule
 from attnc.target import CpuTarget, GpuTarget, Target
-from attnc.tiles import Tiles, tiles_for
+from attnc.tiles import Tiles, backward_tiles_for, tiles_for
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
@@ -145,6 +145,7 @@ class Plan:
     Attributes:
         spec: What is asked.
         tiles: Tile sizes and, for GPUs, warps and pipeline stages.
+        key_tiles: The same where a backward kernel for GPUs goes over queries.
         mask: Schedule of the mask, or None where no tile needs it.
         score: Schedule of the score_mod, or None where the score stays as it is.
         derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
@@ -163,6 +164,7 @@ class Plan:
 
     spec: Spec
     tiles: Tiles
+    key_tiles: Tiles
     mask: Schedule | None
     score: Schedule | None
     derivative: Schedule | None
@@ -205,17 +207,7 @@ _SUMS = {
 def make_plan(spec: Spec) -> Plan:
     """Decides how to compute ``spec``."""
     decisions: list[Decision] = []
-    tiles = tiles_for(
-        spec.target,
-        spec.dtype,
-        spec.head_dim,
-        spec.value_dim,
-        spec.short_queries,
-        is_backward=spec.gradients is not None,
-    )
-    if spec.block_multiple != (0, 0):
-        tiles = tiles.dividing(*spec.block_multiple)
-    decisions.append(Decision(f"tiles {tiles.block_m} x {tiles.block_n}", tiles.reason))
+    tiles, key_tiles = _tiles(spec, decisions)
 
     mask = None if spec.mask is TRUE else spec.mask
     score = None if isinstance(spec.score, Score) else spec.score
@@ -230,7 +222,7 @@ def make_plan(spec: Spec) -> Plan:
     transposed = None
     if spec.gradients is not None and isinstance(spec.target, GpuTarget):
         if closed_form is not None:
-            transposed = _transposed(mask, tiles, decisions)
+            transposed = _transposed(mask, key_tiles, decisions)
             closed_form = closed_form if transposed is not None else None
         decisions.append(_TWO_KERNELS)
 
@@ -259,6 +251,7 @@ def make_plan(spec: Spec) -> Plan:
     return Plan(
         spec=spec,
         tiles=tiles,
+        key_tiles=key_tiles,
         mask=mask_schedule,
         score=score_schedule,
         derivative=derivative_schedule,
@@ -273,6 +266,22 @@ def make_plan(spec: Spec) -> Plan:
         multiplies_pairs=multiplies_pairs,
         decisions=tuple(decisions),
     )
+
+
+def _tiles(spec: Spec, decisions: list[Decision]) -> tuple[Tiles, Tiles]:
+    """Tiles of the kernel, and of the backward one whose tiles of keys go over queries."""
+    static = (spec.target, spec.dtype, spec.head_dim, spec.value_dim, spec.short_queries)
+    if spec.gradients is None:
+        tiles = key_tiles = tiles_for(*static)
+    else:
+        tiles, key_tiles = backward_tiles_for(*static)
+    if spec.block_multiple != (0, 0):
+        tiles, key_tiles = (x.dividing(*spec.block_multiple) for x in (tiles, key_tiles))
+    decisions.append(Decision(f"tiles {tiles.block_m} x {tiles.block_n}", tiles.reason))
+    if key_tiles != tiles:
+        what = f"tiles {key_tiles.block_m} x {key_tiles.block_n} for the gradients of keys"
+        decisions.append(Decision(what, key_tiles.reason))
+    return tiles, key_tiles
 
 
 def _derivatives(

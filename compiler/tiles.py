@@ -47,15 +47,9 @@ def _largest_divisor(block: int, at_most: int) -> int:
 
 
 def tiles_for(
-    target: Target,
-    dtype: str,
-    head_dim: int,
-    value_dim: int,
-    short_queries: bool,
-    *,
-    is_backward: bool = False,
+    target: Target, dtype: str, head_dim: int, value_dim: int, short_queries: bool
 ) -> Tiles:
-    """Tiles for a kernel; on CPUs both directions have the same.
+    """Tiles for a forward kernel.
 
     Args:
         target: The machine.
@@ -63,24 +57,31 @@ def tiles_for(
         head_dim: Width of q and k.
         value_dim: Width of v.
         short_queries: There are at most 16 queries.
-        is_backward: The kernel computes gradients.
 
     Raises:
         HeadTooWideError: The smallest tiles exceed the shared memory of the GPU.
     """
     if isinstance(target, CpuTarget):
         return _cpu_tiles(target, dtype, head_dim, value_dim, short_queries)
-    if is_backward:
-        tiles = _backward_tiles(target, dtype, max(head_dim, value_dim), short_queries)
-    else:
-        tiles = _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
-    bound = _shared_bytes_of_gradients if is_backward else _shared_bytes
-    return _fitting(
-        tiles,
-        target,
-        lambda t: bound(t, target, dtype, head_dim, value_dim),
-        dtype,
-        max(head_dim, value_dim),
+    tiles = _gpu_tiles(target, dtype, head_dim, value_dim, short_queries)
+    return _fitting(tiles, target, dtype, head_dim, value_dim, _shared_bytes)
+
+
+def backward_tiles_for(
+    target: Target, dtype: str, head_dim: int, value_dim: int, short_queries: bool
+) -> tuple[Tiles, Tiles]:
+    """Tiles for backward kernels: where tiles of queries go over keys, and the reverse.
+
+    On CPUs there is one kernel, with the tiles of the forward one. Arguments and errors are those
+    of ``tiles_for``.
+    """
+    if isinstance(target, CpuTarget):
+        tiles = _cpu_tiles(target, dtype, head_dim, value_dim, short_queries)
+        return tiles, tiles
+    by_queries, by_keys = _backward_tiles(target, dtype, max(head_dim, value_dim), short_queries)
+    return (
+        _fitting(by_queries, target, dtype, head_dim, value_dim, _shared_bytes_of_gradients),
+        _fitting(by_keys, target, dtype, head_dim, value_dim, _shared_bytes_of_gradients),
     )
 
 
@@ -139,23 +140,33 @@ def _tiles_of_128(target: GpuTarget) -> Tiles:
     return Tiles(128, 32, 8, 2, "fits the registers for a head_dim of 128")
 
 
-def _backward_tiles(target: GpuTarget, dtype: str, width: int, short_queries: bool) -> Tiles:
+def _backward_tiles(
+    target: GpuTarget, dtype: str, width: int, short_queries: bool
+) -> tuple[Tiles, Tiles]:
     block_m = 16 if short_queries else 64
     if target.backend == "interpret":
-        return Tiles(block_m, 64, 4, 1, "few, large steps for the interpreter")
+        tiles = Tiles(block_m, 64, 4, 1, "few, large steps for the interpreter")
+        return tiles, tiles
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
         reason = "products of full precision run without tensor cores, one by one"
-        return Tiles(min(block_m, 32), 32 if dtype == "float32" else 16, 4, n_stages, reason)
-    return Tiles(block_m, 64, 8 if width > 64 else 4, n_stages, "fits")
+        tiles = Tiles(min(block_m, 32), 32 if dtype == "float32" else 16, 4, n_stages, reason)
+        return tiles, tiles
+    tiles = Tiles(block_m, 64, 8 if width > 64 else 4, n_stages, "fits")
+    return tiles, tiles
 
 
 def _fitting(
-    tiles: Tiles, target: GpuTarget, bytes_of: Callable[[Tiles], int], dtype: str, width: int
+    tiles: Tiles,
+    target: GpuTarget,
+    dtype: str,
+    head_dim: int,
+    value_dim: int,
+    shared_bytes: Callable[[Tiles, GpuTarget, str, int, int], int],
 ) -> Tiles:
     """``tiles``, cut until they fit the shared memory: stages first, then queries, then keys."""
     limit = _shared_limit(target)
-    while (needed := bytes_of(tiles)) > limit:
+    while (needed := shared_bytes(tiles, target, dtype, head_dim, value_dim)) > limit:
         reason = f"wider heads need {limit >> 10} KiB of shared memory with larger tiles"
         if tiles.n_stages > 1:
             tiles = replace(tiles, n_stages=tiles.n_stages - 1, reason=reason)
@@ -165,7 +176,7 @@ def _fitting(
             tiles = replace(tiles, block_n=tiles.block_n // 2, reason=reason)
         else:
             raise HeadTooWideError(
-                width=width,
+                width=max(head_dim, value_dim),
                 dtype=dtype,
                 target=target.name,
                 needed=needed >> 10,

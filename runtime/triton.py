@@ -17,7 +17,7 @@ import torch
 from attnc.errors import InterpreterNotActiveError
 from attnc.plan import Spec
 from attnc.runtime.call import BackwardCall, Call
-from attnc.runtime.triton_backward import run_backward
+from attnc.runtime.triton_backward import BackwardPass
 from attnc.runtime.triton_build import SOURCE, KernelFacts, kernel_digest, read_facts, source_entry
 from attnc.runtime.triton_launch import (
     Launcher,
@@ -64,13 +64,13 @@ class TritonKernel:
         if n_programs == 0:
             return
         q, scale = _with_positive_scale(call.q, call.scale)
-        fixed, moving = self._arguments(call, q, scale, n_q_blocks)
         (launcher,) = self.launchers.values()
+        fixed, moving = self._arguments(call, q, scale, n_q_blocks)
         launcher.launch(q.device, n_programs, fixed, moving)
 
     def run_backward(self, call: BackwardCall) -> None:
         """Fills the gradients that ``call`` has tensors for."""
-        run_backward(call, self.facts, self.launchers)
+        BackwardPass(self.spec, self.facts, self.launchers, call).run()
 
     def _arguments(
         self, call: Call, q: torch.Tensor, scale: float, n_q_blocks: int
@@ -87,7 +87,8 @@ class TritonKernel:
         moving = [scale, n_heads, q.shape[2], k.shape[2], n_heads // k.shape[1], n_q_blocks]
         add_captured(fixed, moving, call, self.facts)
         if self.uses_table:
-            fixed += table_arguments(table_of(call, self.facts), q.device)
+            (function,) = self.facts.functions.values()
+            fixed += table_arguments(table_of(call, function), q.device)
         return fixed, moving
 
 
@@ -106,8 +107,8 @@ def load_triton_kernel(spec: Spec) -> TritonKernel:
     folder = source_entry(spec).folder
     module, facts = load_module(folder / SOURCE, digest), read_facts(folder)
     launchers = {
-        name: Launcher(getattr(module, name), facts, spec.target == INTERPRETER)
-        for name in facts.functions
+        name: Launcher(getattr(module, name), function, spec.target == INTERPRETER)
+        for name, function in facts.functions.items()
     }
     kernel = TritonKernel(spec, facts, launchers)
     with _lock:

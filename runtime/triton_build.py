@@ -10,9 +10,20 @@ from pathlib import Path
 from attnc.plan import Plan, Spec, make_plan
 from attnc.runtime import cache
 from attnc.runtime.fingerprint import generator_digest
+from attnc.tiles import Tiles
 
 SOURCE = "kernel.py"
 _FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class FunctionFacts:
+    """Tiles of a function of a kernel: queries and keys; its warps and pipeline stages."""
+
+    block_m: int
+    block_n: int
+    n_warps: int
+    n_stages: int
 
 
 @dataclass(frozen=True)
@@ -20,22 +31,24 @@ class KernelFacts:
     """What is known of a kernel without its plan.
 
     Attributes:
-        block_m: Queries per tile.
-        block_n: Keys per tile.
-        n_warps: Warps per program.
-        n_stages: Depth of the software pipeline.
         uses_table: It reads which tiles to visit.
         slots: Numbers of the captured tensors that it reads, ascending.
-        functions: Names of the kernels in its source: one, or several of a backward pass.
+        functions: Those in its source, by name: one, or several of a backward pass.
     """
 
-    block_m: int
-    block_n: int
-    n_warps: int
-    n_stages: int
     uses_table: bool
     slots: tuple[int, ...]
-    functions: tuple[str, ...]
+    functions: dict[str, FunctionFacts]
+
+    @property
+    def block_m(self) -> int:
+        """Queries per block of a table, a multiple of those per tile."""
+        return max((f.block_m for f in self.functions.values()), default=64)
+
+    @property
+    def block_n(self) -> int:
+        """The same for keys."""
+        return max((f.block_n for f in self.functions.values()), default=64)
 
 
 def kernel_digest(spec: Spec, kind: str) -> str:
@@ -54,26 +67,25 @@ def source_entry(spec: Spec) -> cache.Entry:
 
 def write_source(spec: Spec, folder: Path) -> Plan:
     """Plans and renders a kernel into ``folder``; the plan."""
-    from attnc.render.triton import functions_of, render
+    from attnc.render.triton import functions_of, render, tiles_of
 
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan))
-    tiles = plan.tiles
-    facts = KernelFacts(
-        block_m=tiles.block_m,
-        block_n=tiles.block_n,
-        n_warps=tiles.n_warps,
-        n_stages=tiles.n_stages,
-        uses_table=plan.uses_table,
-        slots=plan.slots,
-        functions=functions_of(plan),
-    )
+    functions = {name: _function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
+    facts = KernelFacts(plan.uses_table, plan.slots, functions)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)))
     return plan
+
+
+def _function_facts(tiles: Tiles) -> FunctionFacts:
+    return FunctionFacts(tiles.block_m, tiles.block_n, tiles.n_warps, tiles.n_stages)
 
 
 def read_facts(folder: Path) -> KernelFacts:
     """The facts that ``write_source`` left in ``folder``."""
     fields = json.loads((folder / _FACTS).read_text())
-    tuples = {name: tuple(fields[name]) for name in ("slots", "functions")}
-    return KernelFacts(**{**fields, **tuples})
+    return KernelFacts(
+        uses_table=fields["uses_table"],
+        slots=tuple(fields["slots"]),
+        functions={name: FunctionFacts(**f) for name, f in fields["functions"].items()},
+    )

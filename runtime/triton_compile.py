@@ -91,10 +91,11 @@ def compile_offline(spec: Spec, target: GpuTarget, function: str = FORWARD) -> O
 
 
 def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
-    from attnc.render.triton import loops_of
+    from attnc.render.triton import loops_of, tiles_of
 
     plan = write_source(spec, folder)
     types, ones, aligned = _signature(plan)
+    tiles = tiles_of(plan, function)
     request = {
         "function": function,
         "backend": target.backend,
@@ -104,8 +105,8 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
         "ones": ones,
         "aligned": aligned,
         "options": {
-            "num_warps": plan.tiles.n_warps,
-            "num_stages": plan.tiles.n_stages,
+            "num_warps": tiles.n_warps,
+            "num_stages": tiles.n_stages,
             "enable_fp_fusion": False,
         },
     }

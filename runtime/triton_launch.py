@@ -13,7 +13,7 @@ import torch
 from attnc.run_table import RunTable
 from attnc.runtime import cache
 from attnc.runtime.call import Call
-from attnc.runtime.triton_build import KernelFacts
+from attnc.runtime.triton_build import FunctionFacts, KernelFacts
 
 _MAX_TABLES = 64
 _MAX_LAYOUTS = 1024
@@ -31,14 +31,14 @@ class Launcher:
 
     Attributes:
         function: The JIT function.
-        facts: Of the kernel.
+        facts: Of the function.
         is_interpreted: It runs on CPU tensors.
         compiled: What the function was compiled to, by device and by what Triton specializes on:
             strides, and whether addresses are multiples of 16.
     """
 
     function: Any
-    facts: KernelFacts
+    facts: FunctionFacts
     is_interpreted: bool
     compiled: dict[tuple[int, ...], Any] = field(default_factory=dict)
 
@@ -126,8 +126,8 @@ def _readable(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-def table_of(call: Call, facts: KernelFacts) -> RunTable:
-    """The table of ``call`` in tiles of the kernel, which may be parts of the table's blocks."""
+def table_of(call: Call, facts: FunctionFacts) -> RunTable:
+    """The table of ``call`` in tiles of a function, which may be parts of the table's blocks."""
     assert call.table is not None, "the kernel reads a table"
     return call.table.refine(facts.block_m, facts.block_n)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,14 +42,15 @@ def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Gradients:
-    """Of q, k and v; None where not wanted."""
+    """Of q, k and v, None where not wanted; of captured tensors that are."""
 
     q: torch.Tensor | None
     k: torch.Tensor | None
     v: torch.Tensor | None
+    captured: tuple[torch.Tensor, ...] = ()
 
     def all(self) -> list[torch.Tensor]:
-        return [x for x in (self.q, self.k, self.v) if x is not None]
+        return [x for x in (self.q, self.k, self.v, *self.captured) if x is not None]
 
 
 def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -112,8 +114,12 @@ def interpret(
         torch.full_like(x, torch.nan) if w else None for x, w in zip((q, k, v), wants, strict=True)
     ]
     call = call._replace(table=table or table_for(backward, program, q, k))
-    backward.run_backward(BackwardCall(call, grad_out, grad_lse, *into))
-    return Gradients(*into)
+    captured = tuple(
+        torch.full(program.tensors[slot].shape, torch.nan, dtype=statistics)
+        for slot in wanted.captured
+    )
+    backward.run_backward(BackwardCall(call, grad_out, grad_lse, *into, captured))
+    return Gradients(*into, captured)
 
 
 def expected_gradients(
@@ -122,6 +128,7 @@ def expected_gradients(
     v: torch.Tensor,
     grad_out: torch.Tensor,
     grad_lse: torch.Tensor | None,
+    captured: Sequence[torch.Tensor] = (),
     **mods: Any,
 ) -> Gradients:
     """Gradients by autograd through dense float64; a row without keys has an lse of no effect."""
@@ -136,9 +143,11 @@ def expected_gradients(
     if grad_lse is not None:
         loss = loss + torch.where(result.lse.isinf(), 0, result.lse * grad_lse.double()).sum()
     if not loss.requires_grad:
-        return Gradients(*(torch.zeros_like(x) for x in leaves))
-    found = torch.autograd.grad(loss, leaves, allow_unused=True, materialize_grads=True)
-    return Gradients(*found)
+        zeros = [torch.zeros_like(x) for x in (*leaves, *captured)]
+        return Gradients(*zeros[:3], tuple(zeros[3:]))
+    inputs = [*leaves, *captured]
+    found = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+    return Gradients(*found[:3], found[3:])
 
 
 def random_like(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -155,19 +164,25 @@ def assert_equals_oracle(
     mask: Any = None,
     score: Any = None,
     scale: float | None = None,
+    captured: Sequence[torch.Tensor] = (),
     **options: Any,
 ) -> Gradients:
-    """Passes if gradients of q, k, v are those of dense float64; the gradients."""
+    """Passes if gradients of q, k, v and of ``captured`` are those of dense float64; they."""
     grad_out = random_like((*q.shape[:3], v.shape[3]), q.dtype)
     statistics = torch.float64 if q.dtype is torch.float64 else torch.float32
     grad_lse = random_like(q.shape[:3], statistics) if with_lse else None
     mods = {"mask": mask, "score": score, "scale": scale}
+    if captured:
+        tensors = program_of(mask, score, q.dtype).tensors
+        slots = {x.data_ptr(): slot for slot, x in enumerate(tensors)}
+        wanted = tuple(slots[x.data_ptr()] for x in captured)
+        options["wanted"] = Wanted(True, True, True, wanted)
     result = interpret(q, k, v, grad_out, grad_lse, **mods, **options)
-    expected = expected_gradients(q, k, v, grad_out, grad_lse, **mods)
-    greatest = max(float(x.abs().max()) if x.numel() else 0.0 for x in expected.all())
-    tolerance = TOLERANCES[q.dtype] * max(greatest, 1.0)
+    expected = expected_gradients(q, k, v, grad_out, grad_lse, captured, **mods)
     for ours, theirs in zip(result.all(), expected.all(), strict=True):
-        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=tolerance)
+        greatest = float(theirs.abs().max()) if theirs.numel() else 0.0
+        tolerance = TOLERANCES[q.dtype] * max(greatest, 1.0)
+        torch.testing.assert_close(ours.double(), theirs.double(), rtol=0, atol=tolerance)
     return result
 
 
@@ -399,6 +414,106 @@ def test_random_score_mods_equal_the_oracle(score: ScoreRecipe, recipe: InputsRe
     assert_equals_oracle(*recipe.build(), score=score.build())
 
 
+def parameter(*shape: int) -> torch.Tensor:
+    return random_like(shape, torch.float32).requires_grad_()
+
+
+def alibi() -> tuple[Any, list[torch.Tensor]]:
+    slopes = parameter(2)
+    return lambda s, b, h, q, kv: s + slopes[h] * (kv - q), [slopes]
+
+
+def temperature() -> tuple[Any, list[torch.Tensor]]:
+    """A scalar, twice: what is summed over everything."""
+    warmth = parameter()
+    return lambda s, b, h, q, kv: s * warmth + torch.tanh(warmth * s), [warmth]
+
+
+def per_query_and_key() -> tuple[Any, list[torch.Tensor]]:
+    rows, columns = parameter(2, 80), parameter(2, 80)
+    return lambda s, b, h, q, kv: s * rows[b, q] + columns[h, kv - 1], [rows, columns]
+
+
+def relative() -> tuple[Any, list[torch.Tensor]]:
+    """T5's buckets, and a table by distance."""
+    buckets, table = parameter(2, 8), parameter(160)
+
+    def score(s: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return s + buckets[h, torch.clamp(q - kv, 0, 63) // 8] + s * table[kv - q + 79]
+
+    return score, [buckets, table]
+
+
+def anywhere() -> tuple[Any, list[torch.Tensor]]:
+    """A random map, the same table by another one, and a dense bias."""
+    table, dense = parameter(40), parameter(2, 80, 80)
+    generator = torch.Generator().manual_seed(3)
+    places = torch.randint(-40, 40, (2, 80, 80), generator=generator)
+
+    def score(s: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return s + table[places[b, q, kv]] * table[(q * 3 + kv) % 40] + dense[h, q, kv]
+
+    return score, [table, dense]
+
+
+def alone() -> tuple[Any, list[torch.Tensor]]:
+    """Scores that are the parameters, whatever q and k are."""
+    dense, rows = parameter(80, 80), parameter(80)
+    return lambda s, b, h, q, kv: dense[q, kv] + rows[q], [dense, rows]
+
+
+@pytest.mark.parametrize("made", [alibi, temperature, per_query_and_key, relative, anywhere, alone])
+@pytest.mark.parametrize("mask", [None, causal])
+def test_gradients_of_captured_tensors(
+    made: Callable[[], tuple[Any, list[torch.Tensor]]], mask: Any
+) -> None:
+    """Whatever says which element is read, its gradient is what autograd gives."""
+    score, captured = made()
+    assert_equals_oracle(
+        *qkv(80, 80, n_batch=2, n_heads=2, kv_heads=1), mask=mask, score=score, captured=captured
+    )
+
+
+def test_gradients_of_captured_tensors_by_table() -> None:
+    """Tiles that a table leaves out contribute nothing."""
+    documents = torch.tensor([0] * 20 + [1] * 50 + [2] * 10)
+    score, captured = anywhere()
+
+    def mask(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return documents[q] == documents[kv]
+
+    assert_equals_oracle(
+        *qkv(80, 80, n_batch=2, n_heads=2, kv_heads=1), mask=mask, score=score, captured=captured
+    )
+
+
+def test_gradients_through_a_product_of_rows() -> None:
+    """A row of a captured tensor has one gradient per element and round of the product."""
+    rows, others = parameter(20, 3), parameter(80, 3)
+
+    def score(s: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return s + (rows[q] * others[kv]).sum(-1)
+
+    assert_equals_oracle(*qkv(20, 80), score=score, captured=[rows, others])
+
+
+def test_only_a_bias_is_wanted() -> None:
+    """Without gradients of q, k and v, the bits of the others stay."""
+    score, _ = per_query_and_key()
+    q, k, v = qkv(80, 80, n_batch=2, n_heads=2)
+    grad_out = random_like(q.shape, q.dtype)
+
+    def gradients(*wanted: bool) -> Gradients:
+        return interpret(
+            q, k, v, grad_out, mask=causal, score=score, wanted=Wanted(*wanted, (0, 1))
+        )
+
+    every = gradients(True, True, True)
+    for some in (gradients(False, False, False), gradients(False, True, False)):
+        for ours, theirs in zip(some.captured, every.captured, strict=True):
+            assert torch.equal(ours, theirs)
+
+
 def test_loop_bounds_of_keys_are_the_transposed_ones() -> None:
     """What a tile of keys visits in closed form is the transpose of what the mask implies."""
     program = program_of(window, None)
@@ -406,7 +521,7 @@ def test_loop_bounds_of_keys_are_the_transposed_ones() -> None:
     plan = make_plan(replace(spec, target=GPU_TARGETS["sm_90"], gradients=ALL))
     assert plan.transposed is not None
     assert program.mask is not None
-    block_m, block_n = plan.tiles.block_m, plan.tiles.block_n
+    block_m, block_n = plan.key_tiles.block_m, plan.key_tiles.block_n
     lengths = {"n_queries": 1000, "n_keys": 900}
     table = classify(
         program.mask, (), n_batch=1, n_heads=1, **lengths, block_m=block_m, block_n=block_n

@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 
 from attnc.ir import IndexName, Level
 from attnc.plan import Plan
-from attnc.render.names import FORWARD
+from attnc.render.names import FORWARD, KEYS
 from attnc.render.rounding import scaled_inside
 from attnc.render.triton_backward import (
     functions_of_gradients,
@@ -25,6 +25,7 @@ from attnc.render.triton_parts import (
     visit_keys,
 )
 from attnc.schedule import Schedule, schedule
+from attnc.tiles import Tiles
 
 TEMPLATES = (
     "forward.py.jinja",
@@ -84,6 +85,11 @@ def functions_of(plan: Plan) -> tuple[str, ...]:
     if plan.spec.gradients is None:
         return (FORWARD,)
     return functions_of_gradients(plan)
+
+
+def tiles_of(plan: Plan, function: str) -> Tiles:
+    """Tiles, warps and stages of a kernel of ``plan``."""
+    return plan.key_tiles if function == KEYS else plan.tiles
 
 
 def render_functions(names: AbstractSet[str]) -> str:

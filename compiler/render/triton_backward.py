@@ -10,7 +10,7 @@ from attnc.ir import Const, Expr, IndexName, Level, Ref, reads_score, replaced
 from attnc.plan import Accumulation, Plan
 from attnc.render.names import DELTA, KEYS, QUERIES, elements
 from attnc.render.rounding import scaled_inside
-from attnc.render.triton_expressions import TritonWriter
+from attnc.render.triton_expressions import TritonWriter, outer_row
 from attnc.render.triton_parts import (
     Visit,
     common_variables,
@@ -107,6 +107,10 @@ def render_backward(plan: Plan) -> str:
         .render(
             common_variables(plan),
             title=_title(plan),
+            keys_m=plan.key_tiles.block_m,
+            keys_n=plan.key_tiles.block_n,
+            keys_warps=plan.key_tiles.n_warps,
+            keys_stages=plan.key_tiles.n_stages,
             functions=writers[0].functions | writers[1].functions,
             scales_score=scores.is_scaled,
             any_visit={"runs": runs, "uses_table": plan.uses_table},
@@ -234,6 +238,7 @@ def _contribution(
 ) -> _Contribution:
     result = accumulation.factor.result
     is_one = isinstance(result, Const) and result.value == 1
+    writer.outer_rows = frozenset(row.number for row in accumulation.rows)
     lines, factor = tile_text(writer, accumulation.factor, f"factor{number}", levels)
     place_lines: list[str] = []
     place = ""
@@ -245,6 +250,7 @@ def _contribution(
             size = f"t{accumulation.slot}_size{dim}"
             writer.functions.add("wrapped")
             place = f"({place}) * {size} + wrapped({text}, {size})"
+    writer.outer_rows = frozenset()
     return _Contribution(
         number=number,
         reduction=accumulation.reduction.name,
@@ -252,14 +258,14 @@ def _contribution(
         factor="" if is_one else factor,
         place_lines=place_lines,
         place=place,
-        rows=tuple(f"row{row.number}" for row in accumulation.rows),
+        rows=tuple(outer_row(row.number) for row in accumulation.rows),
     )
 
 
 def _element_names(plan: Plan, accumulation: Accumulation) -> list[str]:
     rank = plan.spec.slots[accumulation.slot].rank
     sizes = [f"t{accumulation.slot}_size{dim}" for dim in range(rank)]
-    return [*sizes, *(f"row{row.number}" for row in accumulation.rows)]
+    return [*sizes, *(outer_row(row.number) for row in accumulation.rows)]
 
 
 def _visit(visit: Visit) -> Visit:

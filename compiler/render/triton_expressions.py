@@ -49,9 +49,9 @@ _SHAPES = {
 }
 _TRANSPOSED_SHAPES = {
     Level.UNIFORM: "()",
-    Level.ROW: "(1, BLOCK_M)",
-    Level.COLUMN: "(BLOCK_N, 1)",
-    Level.ELEMENT: "(BLOCK_N, BLOCK_M)",
+    Level.ROW: "(1, KEYS_M)",
+    Level.COLUMN: "(KEYS_N, 1)",
+    Level.ELEMENT: "(KEYS_N, KEYS_M)",
 }
 _BITS = {DType.INT32: 32, DType.INT64: 64}
 
@@ -105,6 +105,11 @@ def type_name(dtype: DType) -> str:
     return _NAMES.get(dtype, f"tl.{dtype.value}")
 
 
+def outer_row(number: int) -> str:
+    """Name of an argument that is the variable of a reduction."""
+    return f"outer_row{number}"
+
+
 @dataclass
 class TritonWriter:
     """Writes statements and expressions; remembers what they need.
@@ -112,7 +117,8 @@ class TritonWriter:
     Attributes:
         wide_index: Offsets into captured tensors are computed in 64 bits.
         raw_params: Constants still have the dtypes that the kernel's arguments have.
-        is_transposed: Tiles are (BLOCK_N, BLOCK_M).
+        is_transposed: Tiles are (KEYS_N, KEYS_M).
+        outer_rows: Numbers of the reductions whose variables are arguments.
         functions: Names of the functions of ``triton_functions.py.jinja`` in use.
         not_negative: Names of ``Let``s whose value cannot be negative.
         tolerant: Nodes that may be rounded once where the IR rounds twice.
@@ -121,6 +127,7 @@ class TritonWriter:
     wide_index: bool
     raw_params: bool = False
     is_transposed: bool = False
+    outer_rows: AbstractSet[int] = frozenset()
     functions: set[str] = field(default_factory=set)
     not_negative: set[str] = field(default_factory=set)
     tolerant: AbstractSet[Expr] = frozenset()
@@ -189,7 +196,7 @@ class TritonWriter:
             case Param(number, _):
                 return f"p{number}"
             case RowIndex(number):
-                return f"row{number}"
+                return outer_row(number) if number in self.outer_rows else f"row{number}"
             case Ref(name, _, _):
                 return name
             case Unary():
