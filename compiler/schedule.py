@@ -104,7 +104,7 @@ def _level(node: Expr, levels: dict[Expr, Level]) -> Level:
 
 
 # Of an operation, in additions.
-_COSTS = {
+_COSTS: dict[object, int] = {
     BinaryOp.DIV: 4,
     BinaryOp.FLOORDIV: 8,
     BinaryOp.MOD: 8,

@@ -163,7 +163,8 @@ def backward_block(call: BackwardCall, block: Block) -> BackwardBlock:
         ctypes.addressof(pointers),
         ctypes.addressof(sizes),
     )
-    return BackwardBlock(block.memory[: _N_ARGS * _WORD] + more, (pointers, sizes))
+    forward = ctypes.string_at(block.address, _N_ARGS * _WORD)
+    return BackwardBlock(forward + more, (pointers, sizes))
 
 
 def _tensor_words(tensor: torch.Tensor | None) -> tuple[int, ...]:
