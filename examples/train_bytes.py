@@ -291,7 +291,7 @@ def draw(content: dict[str, Any], path: Path) -> None:
     about = content["about"]
     axes.set_title(
         f"{about['n_parameters']:,} parameters, {about['batch']} rows of {about['length']} bytes,"
-        f" window {about['window']}, {about['n_threads']} threads"
+        f" window {about['window']}, threads: {about['n_threads']}"
     )
     axes.set_xlabel("step")
     axes.set_ylabel("loss on the batch, bits per byte")
