@@ -380,7 +380,7 @@ _TWO_KERNELS = Decision(
 def _transposed(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> ClosedForm | None:
     from attnc.bounds import solve
 
-    exchanged = {
+    exchanged: dict[Expr, Expr] = {
         Index(IndexName.Q): Index(IndexName.KV),
         Index(IndexName.KV): Index(IndexName.Q),
     }
