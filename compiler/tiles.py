@@ -143,17 +143,47 @@ def _tiles_of_128(target: GpuTarget) -> Tiles:
 def _backward_tiles(
     target: GpuTarget, dtype: str, width: int, short_queries: bool
 ) -> tuple[Tiles, Tiles]:
-    block_m = 16 if short_queries else 64
     if target.backend == "interpret":
-        tiles = Tiles(block_m, 64, 4, 1, "few, large steps for the interpreter")
+        tiles = Tiles(16 if short_queries else 64, 64, 4, 1, "few, large steps for the interpreter")
         return tiles, tiles
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
         reason = "products of full precision run without tensor cores, one by one"
-        tiles = Tiles(min(block_m, 32), 32 if dtype == "float32" else 16, 4, n_stages, reason)
+        block_m, block_n = 16 if short_queries else 32, 32 if dtype == "float32" else 16
+        tiles = Tiles(block_m, block_n, 4, n_stages, reason)
         return tiles, tiles
-    tiles = Tiles(block_m, 64, 8 if width > 64 else 4, n_stages, "fits")
-    return tiles, tiles
+    if short_queries or width > 128:
+        reason = "at most 16 queries" if short_queries else "operands wider than 128"
+        tiles = Tiles(16 if short_queries else 32, 32, 4, n_stages, reason)
+        return tiles, tiles
+    return _tiles_of_queries(target, width), _tiles_of_keys(target, width)
+
+
+def _tiles_of_queries(target: GpuTarget, width: int) -> Tiles:
+    """For the gradients of queries: the largest found that no score_mod of the tests spills."""
+    reason = f"fits the registers for a head_dim of {64 if width <= 64 else 128}"
+    if target.backend == "hip":
+        return Tiles(64, 64 if width <= 64 else 32, 4, 1, f"{reason} on AMD")
+    if _capability(target) >= 90:
+        return Tiles(128, 64, 8, 2, reason)
+    return Tiles(128, 32, 8, 2, reason) if width <= 64 else Tiles(32, 64, 8, 2, reason)
+
+
+def _tiles_of_keys(target: GpuTarget, width: int) -> Tiles:
+    """The same for those of keys and values, which take twice the accumulators."""
+    is_narrow = width <= 64
+    reason = f"two accumulators fit the registers for a head_dim of {64 if is_narrow else 128}"
+    if target.backend == "hip":
+        return Tiles(64 if is_narrow else 32, 64, 4, 1, f"{reason} on AMD")
+    match _capability(target):
+        case 90:
+            if is_narrow:
+                reason += "; wgmma takes 64 keys for each of two groups of warps"
+                return Tiles(32, 128, 8, 2, reason)
+            return Tiles(64, 32, 8, 2, f"{reason}; those of wgmma do not")
+        case arch if arch > 90:
+            return Tiles(64, 64, 8, 2, reason) if is_narrow else Tiles(32, 32, 4, 2, reason)
+    return Tiles(32, 32, 4, 2, reason) if is_narrow else Tiles(64, 32, 8, 2, reason)
 
 
 def _fitting(

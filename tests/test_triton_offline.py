@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import torch
 from cpu_kernels import program_of, spec_of
 
 from attnc.errors import OfflineCompileError
-from attnc.plan import Spec
+from attnc.plan import Spec, Wanted
+from attnc.render.names import KEYS, QUERIES
 from attnc.runtime.triton_binary import innermost_loops, resources_of
 from attnc.runtime.triton_compile import compile_offline
 from attnc.runtime.triton_sass import machine_loops
@@ -85,6 +87,23 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
 
 
+# Of backward kernels: every machine, both widths and functions, and what needs most registers.
+COVERING_BACKWARD = {
+    ("sm_80", "documents", 128, QUERIES), ("sm_80", "softcap", 64, KEYS),
+    ("sm_90", "window", 64, KEYS), ("sm_90", "softcap", 128, QUERIES),
+    ("sm_100", "softcap", 128, KEYS), ("gfx942", "documents", 128, KEYS),
+}  # fmt: skip
+BACKWARD_CASES = [
+    pytest.param(*case, marks=[] if case in COVERING_BACKWARD else [pytest.mark.slow])
+    for case in (
+        (target, name, head_dim, function)
+        for target in TENSOR_CORE
+        for name in MODS
+        for head_dim in (64, 128)
+        for function in (QUERIES, KEYS)
+    )
+]
+
 # Bytes that one program may take.
 SHARED_MEMORY = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}
 
@@ -143,6 +162,26 @@ def test_the_softmax_takes_one_fused_operation_per_score() -> None:
     assert full["FMUL"] < n_scores  # the accumulator is half as wide as the tile of scores
     assert loops["FULL"].n_tensor_core > 0
     assert not any(loop.touches_stack for loop in loops.values())
+
+
+@pytest.mark.usefixtures("cache_dir")
+@pytest.mark.parametrize(("target", "name", "head_dim", "function"), BACKWARD_CASES)
+def test_backward_binaries_keep_their_registers(
+    target: str, name: str, head_dim: int, function: str
+) -> None:
+    """No register spills; loops run on tensor cores; a FULL tile computes no mask."""
+    spec = replace(spec_for(name, head_dim), gradients=Wanted(True, True, True))
+    binary = compile_offline(spec, GPU_TARGETS[target], function)
+
+    resources = resources_of(binary)
+
+    assert resources.spill_bytes == 0
+    assert resources.shared_bytes <= SHARED_MEMORY[target]
+    assert set(binary.loop_kinds) == {"PARTIAL", "FULL"}
+    for loop in resources.loops:
+        assert loop.tensor_core
+        assert loop.n_integer_divisions == 0
+        assert (loop.n_mask_operations == 0) == (loop.kind == "FULL")
 
 
 def _expected_kinds(name: str) -> tuple[str, ...]:
