@@ -175,15 +175,12 @@ def _tiles_of_keys(target: GpuTarget, width: int) -> Tiles:
     reason = f"two accumulators fit the registers for a head_dim of {64 if is_narrow else 128}"
     if target.backend == "hip":
         return Tiles(64 if is_narrow else 32, 64, 4, 1, f"{reason} on AMD")
-    match _capability(target):
-        case 90:
-            if is_narrow:
-                reason += "; wgmma takes 64 keys for each of two groups of warps"
-                return Tiles(32, 128, 8, 2, reason)
-            return Tiles(64, 32, 8, 2, f"{reason}; those of wgmma do not")
-        case arch if arch > 90:
-            return Tiles(64, 64, 8, 2, reason) if is_narrow else Tiles(32, 32, 4, 2, reason)
-    return Tiles(32, 32, 4, 2, reason) if is_narrow else Tiles(64, 32, 8, 2, reason)
+    if is_narrow and _capability(target) == 90:
+        reason += "; wgmma takes 64 keys for each of two groups of warps"
+        return Tiles(32, 128, 8, 2, reason)
+    if is_narrow and _capability(target) > 90:
+        return Tiles(64, 64, 8, 2, reason)
+    return Tiles(32, 32, 4, 2, reason)
 
 
 def _fitting(
