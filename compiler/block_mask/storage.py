@@ -45,7 +45,7 @@ class BlockStorage:
 
     _lists: dict[str, torch.Tensor | None]
     _table: RunTable | None
-    _runs: tuple[torch.Tensor, ...]  # offsets, starts, stops and kinds of the table made from a mask
+    _runs: tuple[torch.Tensor, ...]  # the arrays of a table made from a mask
     _lists_follow: bool  # the lists are those of the table
     _seen: tuple[torch.Tensor | int, ...] | None  # the lists, or their versions, that it is of
     _frozen_mask: Expr | None
