@@ -189,7 +189,10 @@ def _first_rectangles(geometry: Geometry) -> tuple[_Rectangles, int, int]:
         if math.prod(grid(*finer)) > _FIRST_BOXES:
             break
         height, width = finer
-    group, row, column = np.indices(grid(height, width)).reshape(3, -1)
+    try:
+        group, row, column = np.indices(grid(height, width)).reshape(3, -1)
+    except ValueError as error:  # what NumPy says to more bytes than there are addresses
+        raise MemoryError(str(error)) from None
     return _Rectangles(group, row, column), height, width
 
 

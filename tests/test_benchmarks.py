@@ -46,6 +46,7 @@ def _fresh_dynamo() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_benchmark_runs_and_writes_json_and_markdown(tmp_path: Path) -> None:
     """The real thing at a tiny size: rows with times, limits, errors, and targets judged by them."""
     arguments = "--lengths 128 --dims 16 --dtypes float32 --cases causal --rounds 1 --no-picture"

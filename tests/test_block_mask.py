@@ -304,6 +304,7 @@ def test_a_million_tokens_make_no_lists() -> None:
     assert block_mask._lists == {}
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_building_compares_equal_masks() -> None:
     """It checks that all builders agree, and prints a line per length."""
     command = [sys.executable, "-m", "benchmarks.block_masks", "--lengths", "500", "--dry"]

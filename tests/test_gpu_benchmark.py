@@ -58,6 +58,7 @@ sys.exit(_run([replace(good, head_dim=0), good], Path(sys.argv[1])))
 """
 
 
+@pytest.mark.slow
 def test_a_failing_case_loses_no_other(tmp_path: Path) -> None:
     """The error is kept with its case, the other case is measured, the exit code tells."""
     out = tmp_path / "gpu.json"

@@ -156,7 +156,7 @@ def leaves_of(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
     return [random(*s, seed=i).requires_grad_() for i, s in enumerate(shapes)]
 
 
-@settings(max_examples=12)
+@settings(max_examples=4)
 @given(st.none() | masks(limits=Limits(length=9)), st.none() | score_mods(limits=Limits(length=9)))
 @example(None, ScoreRecipe("torch.relu(score)"))
 @example(

@@ -508,6 +508,7 @@ def test_the_deprecated_argument_gives_the_same() -> None:
     assert_same(script(attnc), script(torch_flex))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # dynamo warns of what is its own business
 def test_lists_that_contradict_the_function_count_as_in_compiled_pytorch() -> None:
     """Only its compiled kernels read the lists; there they are the truth, as here."""

@@ -27,6 +27,7 @@ from benchmarks.training_contest import by_attnc, by_sdpa, row_of
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.slow
 def test_benchmark_of_backward_runs_and_writes_json_and_markdown(tmp_path: Path) -> None:
     """The real thing at a tiny size: rows, memory of processes of their own, and targets."""
     arguments = "--lengths 128 --dims 16 --dtypes float32 --cases causal --rounds 1 --threads 1"
