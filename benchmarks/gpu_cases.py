@@ -12,16 +12,13 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import causal, softcap
+
 WINDOW = 512
-CAP = 20.0
 # Where documents of very different lengths begin, as parts of the whole length.
 DOCUMENT_STARTS = (0.1, 0.17, 0.4, 0.6, 0.85)
 
 Mod = Callable[..., Any]
-
-
-def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-    return q_idx >= kv_idx
 
 
 def window(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -34,10 +31,6 @@ def same_document(b: Any, h: Any, q_idx: Any, kv_idx: Any, ids: Any) -> Any:
 
 def alibi(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     return score + torch.exp2(-(h + 1) * 0.5) * (kv_idx - q_idx)
-
-
-def softcap(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-    return CAP * torch.tanh(score / CAP)
 
 
 def document_ids(length: int, device: str) -> torch.Tensor:

@@ -26,10 +26,6 @@ class CpuTarget:
         return {"avx2": 32, "generic": 16}.get(self.isa, 64)
 
     @property
-    def n_vector_registers(self) -> int:
-        return 32 if self.vector_bytes == 64 else 16
-
-    @property
     def multiplies_bfloat16(self) -> bool:
         """It has products of pairs of bfloat16, summed in float32."""
         return self.isa in ("amx", "avx512_bf16")

@@ -68,7 +68,7 @@ def run(
     stat_dtype = _accumulated(q)
     out = q.new_full((*q.shape[:3], v.shape[3]), torch.nan)
     lse, max_scores = (torch.full(q.shape[:3], torch.nan, dtype=stat_dtype) for _ in range(2))
-    table = table or _table_of(kernel, program, q, k)
+    table = table or table_of(kernel, program, q, k)
     scale = q.shape[3] ** -0.5 if scale is None else scale
     values = program.lifted.values
     kernel.run(Call(q, k, v, out, lse, max_scores, scale, values, program.tensors, table))
@@ -89,7 +89,7 @@ def run_backward(
 ) -> list[torch.Tensor]:
     """Gradients of q, k, v and of the captured tensors of these numbers, NaN where left out."""
     scale = q.shape[3] ** -0.5 if scale is None else scale
-    table = _table_of(kernel, program, q, k)
+    table = table_of(kernel, program, q, k)
     values, tensors = program.lifted.values, program.tensors
     call = Call(q, k, v, result.out, result.lse, None, scale, values, tensors, table)
     gradients = [torch.full_like(x, torch.nan) for x in (q, k, v)]
@@ -102,7 +102,7 @@ def _accumulated(q: torch.Tensor) -> torch.dtype:
     return torch.float64 if q.dtype is torch.float64 else torch.float32
 
 
-def _table_of(
+def table_of(
     kernel: CompiledKernel, program: Program, q: torch.Tensor, k: torch.Tensor
 ) -> RunTable | None:
     if not kernel.uses_table:

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from cpu_kernels import program_of, spec_of
+from cpu_kernels import program_of, spec_of, table_of
 from hypothesis import Phase, given, settings
 from triton_kernels import qkv
 
 from attnc.blocks import classify
 from attnc.plan import Wanted, make_plan
-from attnc.program import Program
 from attnc.run_table import RunTable
-from attnc.runtime.call import BackwardCall, Call, CompiledKernel
+from attnc.runtime.call import BackwardCall, Call
 from attnc.runtime.reference import reference_attention
 from attnc.runtime.triton import is_interpreting, load_triton_kernel
 from attnc.target import GPU_TARGETS, INTERPRETER
@@ -65,24 +64,6 @@ def softcap(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     return 5 * torch.tanh(score / 5) + 0.01 * (kv_idx - q_idx)
 
 
-def table_for(
-    kernel: CompiledKernel, program: Program, q: torch.Tensor, k: torch.Tensor
-) -> RunTable | None:
-    if not kernel.uses_table:
-        return None
-    assert program.mask is not None
-    return classify(
-        program.mask,
-        program.tensors,
-        n_batch=q.shape[0],
-        n_heads=q.shape[1],
-        n_queries=q.shape[2],
-        n_keys=k.shape[2],
-        block_m=kernel.block_m,
-        block_n=kernel.block_n,
-    ).table
-
-
 def interpret(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -108,12 +89,12 @@ def interpret(
     lse = torch.full(q.shape[:3], torch.nan, dtype=statistics)
     scale = q.shape[3] ** -0.5 if scale is None else scale
     call = Call(q, k, v, out, lse, None, scale, program.lifted.values, program.tensors, table)
-    forward.run(call._replace(table=table or table_for(forward, program, q, k)))
+    forward.run(call._replace(table=table or table_of(forward, program, q, k)))
     wants = (wanted.query, wanted.key, wanted.value)
     into = [
         torch.full_like(x, torch.nan) if w else None for x, w in zip((q, k, v), wants, strict=True)
     ]
-    call = call._replace(table=table or table_for(backward, program, q, k))
+    call = call._replace(table=table or table_of(backward, program, q, k))
     captured = tuple(
         torch.full(program.tensors[slot].shape, torch.nan, dtype=statistics)
         for slot in wanted.captured
