@@ -143,7 +143,7 @@ def _attend_in_graph(
     backend: str | None,
     strict: bool,
 ) -> Outputs:
-    from attnc.in_graph import attend_in_graph
+    from attnc.in_graph.attend import attend_in_graph
 
     if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))

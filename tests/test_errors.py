@@ -209,7 +209,7 @@ def test_transforms_of_functions_are_refused() -> None:
     "more than 32 bits. Compute with it in a tensor: torch.tensor(number).",
 )
 def test_numbers_of_graphs_have_32_bits() -> None:
-    from attnc.library import attention_op
+    from attnc.in_graph.operators import attention_op
 
     mask = "p0: int32\nq_idx >= p0"
     attention_op(Q, Q, Q, [], [], mask, "", [2**40], [], None, False, False, None, False)

@@ -9,7 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import attnc
-from attnc.library import attention_op
+from attnc.in_graph.operators import attention_op
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BACKENDS = ["eager", "aot_eager"]

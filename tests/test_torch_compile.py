@@ -18,7 +18,7 @@ from torch.export import Dim
 import attnc
 from attnc import AuxRequest, BlockMask, create_block_mask, flex_attention
 from attnc.errors import BlockMaskLengthError
-from attnc.library import attention_op
+from attnc.in_graph.operators import attention_op
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 # dynamo warns of what is its own business, as of the mode that sees what a mod calls.

@@ -31,7 +31,7 @@ def program_of(
     numbers: Sequence[int],
     block_geometry: Sequence[int],
 ) -> TracedProgram:
-    """The program of a call of the operator; for its arguments see ``library``.
+    """The program of a call of the operator; for its arguments see ``operators``.
 
     It may have more tensors than are captured: the tiles of a block mask that no kernel follows.
     """
@@ -71,7 +71,7 @@ def table_of(
     q: torch.Tensor,
     k: torch.Tensor,
 ) -> RunTable | None:
-    """The tiles of a block mask, or None where the mask implies them; see ``library``."""
+    """The tiles of a block mask, or None where the mask implies them; see ``operators``."""
     lengths = (q.shape[2], k.shape[2])
     if len(geometry) == 4:
         n_queries, n_keys, *block = geometry

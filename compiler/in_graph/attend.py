@@ -1,6 +1,6 @@
 """``attend`` while a graph is made, by torch.compile, export or another tracer.
 
-The mask and the score become texts and tensors, which one operator takes: see ``library``. Under
+The mask and the score become texts and tensors, which one operator takes: see ``operators``. Under
 torch.compile dynamo runs all of this, so it is plain Python without locks, hashes or frames.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from attnc.block_mask import BlockMask
-from attnc.library import attention_op
+from attnc.in_graph.operators import attention_op
 from attnc.mods import Mod, require_alone
 from attnc.printer import format_program
 from attnc.runtime.dispatch import Outputs

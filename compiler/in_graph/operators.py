@@ -16,9 +16,9 @@ import torch
 from attnc.autograd import attend_followed
 from attnc.block_mask.fixed import as_function
 from attnc.evaluate import evaluate
+from attnc.in_graph.texts import expr_of, program_of, table_of
 from attnc.ir import Expr
 from attnc.mods import Mod
-from attnc.operator_texts import expr_of, program_of, table_of
 from attnc.parser import parse_expr
 from attnc.runtime.composed import Attention
 from attnc.runtime.dispatch import (

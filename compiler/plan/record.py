@@ -1,0 +1,103 @@
+"""What is decided about a kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attnc.ir import Reduce
+from attnc.plan.spec import Spec
+from attnc.scatter import Reduction
+from attnc.schedule import Schedule
+from attnc.tiles import Tiles
+
+if TYPE_CHECKING:
+    from attnc.bounds import ClosedForm
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """How a backward kernel sums the gradient of a captured tensor, for one element that a
+    score_mod reads per pair of q_idx and kv_idx.
+
+    Attributes:
+        slot: Number of the captured tensor.
+        reduction: What is summed in a tile before it reaches the tensor.
+        factor: Schedule of the score_mod's derivative by the element.
+        indices: Schedules of the element's place.
+        rows: Loops around both.
+        owned_by_batch, owned_by_head: No two b (or h) read one element.
+    """
+
+    slot: int
+    reduction: Reduction
+    factor: Schedule
+    indices: tuple[Schedule, ...]
+    rows: tuple[Reduce, ...]
+    owned_by_batch: bool
+    owned_by_head: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a plan, with the fact that it rests on."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a kernel computes what its spec asks.
+
+    Attributes:
+        spec: What is asked.
+        tiles: Tile sizes and, for GPUs, warps and pipeline stages.
+        key_tiles: The same where a backward kernel for GPUs goes over queries.
+        mask: Schedule of the mask, or None where no tile needs it.
+        score: Schedule of the score_mod, or None where the score stays as it is.
+        derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
+        accumulations: Of the gradients of captured tensors.
+        closed_form: Loop bounds computed in registers; None where the kernel reads a table.
+        bounds: Schedule per uniform value that the closed form reads, by its symbol's name.
+        transposed: Loop bounds of a tile of keys over queries, the two exchanged also in the names
+            of its symbols; None where the backward kernel is one for CPUs or reads a table.
+        transposed_bounds: The same as ``bounds``, for ``transposed``.
+        slots: Numbers of the captured tensors that the kernel reads, ascending.
+        qk_is_live: The result depends on q and k at all.
+        joins_heads: Query heads of one key head may share a tile of queries (CPUs).
+        multiplies_pairs: Matrix products take pairs of bfloat16 (CPUs); else reals.
+        decisions: Every decision with its reason, for people.
+    """
+
+    spec: Spec
+    tiles: Tiles
+    key_tiles: Tiles
+    mask: Schedule | None
+    score: Schedule | None
+    derivative: Schedule | None
+    accumulations: tuple[Accumulation, ...]
+    closed_form: ClosedForm | None
+    bounds: tuple[tuple[str, Schedule], ...]
+    transposed: ClosedForm | None
+    transposed_bounds: tuple[tuple[str, Schedule], ...]
+    slots: tuple[int, ...]
+    qk_is_live: bool
+    joins_heads: bool
+    multiplies_pairs: bool
+    decisions: tuple[Decision, ...]
+
+    @property
+    def parts(self) -> tuple[Schedule | None, ...]:
+        """Everything that is computed of a score."""
+        gathered = [part for a in self.accumulations for part in (a.factor, *a.indices)]
+        return (self.score, self.derivative, self.mask, *gathered)
+
+    @property
+    def uses_table(self) -> bool:
+        return self.closed_form is None
+
+    @property
+    def has_partial_tiles(self) -> bool:
+        """Whether any tile inside the lengths may need the mask."""
+        return self.mask is not None
