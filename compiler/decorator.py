@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, overload
@@ -59,6 +60,8 @@ class Kernel:
         self.mask = mask
         self.score = score
         self.options = options
+        # Pickle finds no function that a function made: (callable, arguments) to make it anew.
+        self._made_by: tuple[Callable[..., Kernel], tuple[Any, ...]] | None = None
         functools.update_wrapper(self, fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,7 +90,7 @@ class Kernel:
         def then(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
             return other(first(score, b, h, q_idx, kv_idx), b, h, q_idx, kv_idx)
 
-        return Kernel(then, mask=self.mask, **self.options)
+        return Kernel(then, mask=self.mask, **self.options)._as_made(Kernel.then, self, other)
 
     def where(self, mask: Any) -> Kernel:
         """The same score, seen only where ``mask`` (and the mask so far) holds."""
@@ -95,9 +98,9 @@ class Kernel:
             self._refuse("where", mask)
         require_kind(mask, "mask_mod", "the argument of where")
         require_alone(mask, "the argument of where")
-        if self.mask is not None:
-            mask = Kernel(self.mask) & mask
-        return Kernel(self.fn, mask=mask, **self.options)
+        both = mask if self.mask is None else Kernel(self.mask) & mask
+        made = Kernel(self.fn, mask=both, **self.options)
+        return made if self._made_by is None else made._as_made(Kernel.where, self, mask)
 
     def __and__(self, other: Any) -> Kernel:
         other_fn = self._operand("&", other)
@@ -105,7 +108,7 @@ class Kernel:
         def both(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
             return self.fn(b, h, q_idx, kv_idx) & other_fn(b, h, q_idx, kv_idx)
 
-        return self._combined(both)
+        return self._combined(both)._as_made(operator.and_, self, other)
 
     def __or__(self, other: Any) -> Kernel:
         other_fn = self._operand("|", other)
@@ -113,7 +116,7 @@ class Kernel:
         def either(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
             return self.fn(b, h, q_idx, kv_idx) | other_fn(b, h, q_idx, kv_idx)
 
-        return self._combined(either)
+        return self._combined(either)._as_made(operator.or_, self, other)
 
     __rand__ = __and__
     __ror__ = __or__
@@ -126,10 +129,14 @@ class Kernel:
             value = self.fn(b, h, q_idx, kv_idx)
             return not value if isinstance(value, bool) else ~value
 
-        return self._combined(inverse)
+        return self._combined(inverse)._as_made(operator.invert, self)
 
     def _combined(self, fn: Mod) -> Kernel:
         return Kernel(fn, score=self.score, **self.options)
+
+    def _as_made(self, function: Callable[..., Any], *arguments: Any) -> Kernel:
+        self._made_by = (function, arguments)
+        return self
 
     def _operand(self, operator: str, other: Any) -> Mod:
         if self.kind != "mask_mod" or not callable(other) or mod_kind(other) != "mask_mod":
@@ -195,7 +202,7 @@ class Kernel:
         return self._copy()
 
     def _copy(self) -> Kernel:
-        copy = object.__new__(Kernel)
+        copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         return copy
 
@@ -207,6 +214,8 @@ class Kernel:
             found = getattr(found, part, None)
         if found is self:
             return name
+        if self._made_by is not None:
+            return self._made_by
         mask = None if self.kind == "mask_mod" else self.mask
         score = None if self.kind == "score_mod" else self.score
         return (_rebuild, (self.fn, mask, score, self.options))

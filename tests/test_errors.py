@@ -468,6 +468,22 @@ def test_tiles_are_numbered_within_the_mask() -> None:
     causal.analyze(256, 256).why(0, 5)
 
 
+@tells(
+    errors.LibraryArgumentError,
+    "attnc.library.windows(size=(4, 4, 4)): give one for each of the 2 axes, or one.",
+)
+def test_windows_have_as_many_axes_as_their_grid() -> None:
+    attnc.library.windows((8, 8), (4, 4, 4))
+
+
+@tells(
+    errors.LibraryArgumentError,
+    "attnc.library.documents(ids=float32[4]): give a tensor of integers, (n,) or (B, n).",
+)
+def test_documents_have_numbers() -> None:
+    attnc.library.documents(torch.zeros(4))
+
+
 # Tracing
 
 

@@ -48,3 +48,7 @@ class KernelCallError(AttncError, TypeError):
 
 class AnalysisArgumentError(AttncError, ValueError):
     template = "analyze: {name} is {value!r}; {problem}."
+
+
+class LibraryArgumentError(AttncError, ValueError):
+    template = "attnc.library.{function}({argument}={value}): {problem}."
