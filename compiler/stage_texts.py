@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from attnc.analysis import Analysis
+from attnc.analysis import LEGEND, Analysis
 from attnc.derivative import Derivative, Scatter
 from attnc.ir import TRUE, Expr, Gather, Leaf, Level, Ref, walk
 from attnc.lift import Lifted
@@ -18,7 +18,6 @@ from attnc.trace import Location
 if TYPE_CHECKING:
     from attnc.runtime.triton_binary import Resources
 
-LEGEND = "█ full  ▒ partial  · empty"
 _DECLARATION = re.compile(r"\w+: ")
 
 

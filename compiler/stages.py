@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnc.analysis import Analysis, analyze
+from attnc.analysis import Analysis, analyze, captured_names
 from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
 from attnc.decorator import Kernel
@@ -68,6 +68,7 @@ class Inspection:
         target: The machine that the plan is for.
         dtype: Storage dtype of q, k, v: a torch dtype's short name.
         table: The tiles of the BlockMask that was given as mask, or None.
+        names: The user's names of captured tensors, by slot number.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Inspection:
     target: Target
     dtype: str
     table: RunTable | None
+    names: Mapping[int, str]
 
     @staticmethod
     def of(
@@ -118,7 +120,8 @@ class Inspection:
             mask = mask if fixed is None else fixed.mod
             program = build_program(mask, score, float_dtype, with_locations=True)
         table = None if fixed is None else fixed.table
-        return Inspection(mod_name(mod), program, shape, machine, dtype, table)
+        names = captured_names([*_roles(mod), getattr(mask, "mask_mod", None)], program.tensors)
+        return Inspection(mod_name(mod), program, shape, machine, dtype, table, names)
 
     @cached_property
     def _plan(self) -> Plan:
@@ -140,11 +143,20 @@ class Inspection:
         tensors = self.program.tensors
         if self.table is None:
             found = analyze(mask, n_batch, n_heads, n_queries, n_keys, block_size, tensors=tensors)
-            return replace(found, locations=self.program.locations)
+            return replace(found, locations=self.program.locations, names=self.names)
         blocks = (block_size, block_size) if isinstance(block_size, int) else block_size
         geometry = Geometry(n_batch, n_heads, n_queries, n_keys, *blocks)
         table = self.table.refine(*blocks)
-        return Analysis(mask, table, 0, self.program.locations, Facts(tensors), geometry)
+        return Analysis(
+            mask,
+            table,
+            0,
+            self.program.locations,
+            Facts(tensors),
+            geometry,
+            self.names,
+            is_given=True,
+        )
 
     def _spec(self, target: Target) -> Spec:
         _, _, n_queries, _, head_dim = self.shape

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from attnc.analysis import analyze
 from attnc.errors import AnalysisArgumentError
-from attnc.intervals import Truth
 from attnc.run_table import Kind
 
 
@@ -75,42 +74,6 @@ def test_flops_saved_counts_pairs_of_empty_tiles(
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(MASKS), st.data())
-def test_why_agrees_with_the_mask(mask: Any, data: st.DataObject) -> None:
-    """The kind is the table's, and the two pairs are what they are said to be."""
-    found = analyze(mask, 1, 3, 1000, 900, (64, 128))
-    q_block, kv_block = data.draw(st.integers(0, 15)), data.draw(st.integers(0, 7))
-    h = data.draw(st.integers(0, 2))
-
-    why = found.why(q_block, kv_block, h=h)
-
-    dense = found.table.to_dense()
-    assert why.kind == dense[0, min(h, dense.shape[1] - 1), q_block, kv_block]
-    assert (why.visible is None) == (why.kind == Kind.EMPTY)
-    assert (why.hidden is None) == (why.kind == Kind.FULL)
-    for pair, expected in ((why.visible, True), (why.hidden, False)):
-        if pair is not None:
-            assert pair[0] in why.queries
-            assert pair[1] in why.keys
-            indices = (torch.tensor(x) for x in (0, h, *pair))
-            assert bool(mask(*indices)) is expected
-
-
-def test_why_reads_well() -> None:
-    """A tile left of the window: which condition fails, on which line, and a hidden pair."""
-    why = analyze(causal_window, None, None, 1024, 1024).why(5, 1)
-
-    text = str(why)
-    assert why.kind is Kind.EMPTY
-    assert [condition.truth for condition in why.conditions] == [Truth.ALWAYS, Truth.NEVER]
-    assert text.startswith("Tile (5, 1) of b=0, h=0 is EMPTY: q_idx 640..767, kv_idx 128..255.\n")
-    assert "near = q_idx - kv_idx < 300" in text
-    assert "test_analysis.py:" in text
-    assert "no pair is visible" in text
-    assert "q_idx=640, kv_idx=128 is hidden" in text
-
-
 def test_picture_of_a_window() -> None:
     """Small masks show every tile."""
     assert analyze(causal_window, None, None, 640, 640).picture().splitlines() == [
@@ -123,10 +86,44 @@ def test_picture_of_a_window() -> None:
 
 
 def test_large_pictures_are_downsampled() -> None:
-    """A character of a large picture stands for a square of tiles."""
-    picture = analyze(causal, None, None, 16384, 16384).picture(16).splitlines()
+    """A character of a large picture stands for a square of tiles, and the last line says so."""
+    *picture, scale = analyze(causal, None, None, 16384, 16384).picture(16).splitlines()
 
     assert picture == ["█" * i + "▒" + "·" * (15 - i) for i in range(16)]
+    assert scale == "one character: 8 x 8 tiles, 1,024 queries x 1,024 keys"
+
+
+@pytest.mark.parametrize("lengths", [(1 << 20, 1 << 20), (1 << 20, 64), (64, 1 << 20), (9000, 70)])
+def test_a_picture_fits_its_frame(lengths: tuple[int, int]) -> None:
+    """However long the mask: at most so many lines of so many characters, and its scale."""
+    picture = analyze(causal_window, None, None, *lengths).drawn(40, 12)
+
+    assert len(picture.lines) <= 12
+    assert max(map(len, picture.lines)) <= 40
+    assert picture.scale
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(MASKS), st.integers(1, 1500), st.integers(1, 1500), st.integers(1, 9), st.data()
+)
+def test_a_character_is_full_or_empty_where_its_tiles_are(
+    mask: Any, n_queries: int, n_keys: int, frame: int, data: st.DataObject
+) -> None:
+    """Each character against the tiles it stands for, in pictures of any shape."""
+    found = analyze(mask, 1, 3, n_queries, n_keys, (32, 64))
+    h = data.draw(st.integers(0, 2))
+    picture = found.drawn(frame, 10 - frame, h=h)
+    dense = found.table.to_dense()
+    tiles = dense[0, min(h, dense.shape[1] - 1)]
+
+    for row, line in enumerate(picture.lines):
+        for column, shown in enumerate(line):
+            rows, columns = row * picture.row_step, column * picture.column_step
+            part = tiles[rows : rows + picture.row_step, columns : columns + picture.column_step]
+            kinds = set(part.reshape(-1).tolist())
+            expected = {(Kind.EMPTY,): "·", (Kind.FULL,): "█"}.get(tuple(kinds), "▒")
+            assert shown == expected
 
 
 @pytest.mark.parametrize("lengths", [(0, 0), (0, 5), (5, 0)])

@@ -6,17 +6,20 @@ import shutil
 
 import torch
 
+from attnc.analysis import LEGEND
 from attnc.cli.console import write
 from attnc.cli.options import of_user_code, parsed_shape
 from attnc.cli.target import load_target
 from attnc.errors import OptionValueError
 from attnc.evaluate import evaluate
 from attnc.ir import TRUE
-from attnc.stage_texts import LEGEND
 from attnc.stages import Inspection
 
 _MAX_ELEMENTS = 64
 _LABEL_WIDTH = 8
+_SCREEN = (80, 44)  # columns and lines, where output goes to no terminal
+_OTHER_LINES = 5  # title, scale, legend, counts, and the prompt after them
+_LEAST = 8
 
 
 def run(
@@ -61,12 +64,14 @@ def _show_why(inspection: Inspection, block: int, batch: int, head: int, tile: s
 def _show_tiles(inspection: Inspection, block: int, batch: int, head: int) -> None:
     analysis = inspection.analysis(block)
     table = analysis.table
-    columns = shutil.get_terminal_size().columns - _LABEL_WIDTH
-    lines = analysis.picture(max(16, columns), batch, head).splitlines()
-    step = -(-table.n_q_blocks // max(len(lines), 1)) * block
+    screen = shutil.get_terminal_size(_SCREEN)
+    width, height = screen.columns - _LABEL_WIDTH, screen.lines - _OTHER_LINES
+    picture = analysis.drawn(max(width, _LEAST), max(height, _LEAST), batch, head)
     write(f"{table.n_queries} queries x {table.n_keys} keys in tiles of {block} x {block}")
-    for number, line in enumerate(lines):
-        write(f"{number * step:>{_LABEL_WIDTH - 1}} {line}")
+    for number, line in enumerate(picture.lines):
+        write(f"{number * picture.row_step * block:>{_LABEL_WIDTH - 1}} {line}")
+    if picture.scale:
+        write(picture.scale)
     write(LEGEND)
     whole = f" of {table.n_tiles:,} tiles, {analysis.flops_saved:.1%} of the work saved"
     write(

@@ -9,77 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from attnc.blocks import Geometry, classify, witnesses
+from attnc.analysis.names import captured_names
+from attnc.analysis.picture import Picture, picture_of
+from attnc.analysis.tile import Tile
+from attnc.analysis.why import Why, why_of
+from attnc.blocks import Geometry, classify
 from attnc.errors import AnalysisArgumentError
-from attnc.intervals import Boxes, Facts, Truth, truths_of
-from attnc.ir import Binary, Compare, Const, DType, Expr, Select, Unary
+from attnc.intervals import Facts
+from attnc.ir import Expr
 from attnc.lift import lift
 from attnc.mods import require_kind
-from attnc.printer import format_expr
-from attnc.run_table import Kind, RunTable, expanded
+from attnc.run_table import Kind, RunTable
 from attnc.simplify import simplify
 from attnc.trace import Location, SlotTable, trace_mask
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
-
-_SHOWN = {Kind.EMPTY: "·", Kind.PARTIAL: "▒", Kind.FULL: "█"}
-
-
-@dataclass(frozen=True)
-class ConditionTruth:
-    """A condition of the predicate on one tile: its text, its truth there, the user's line."""
-
-    text: str
-    truth: Truth
-    location: Location | None
-
-    def __str__(self) -> str:
-        word = {
-            Truth.NEVER: "never holds",
-            Truth.MAYBE: "may hold or not",
-            Truth.ALWAYS: "always holds",
-        }[self.truth]
-        place = f"    {self.location}: {self.location.source}" if self.location else ""
-        return f"  {self.text}    {word}{place}"
-
-
-@dataclass(frozen=True)
-class Why:
-    """Why a tile has its kind; ``str`` of it is made to be read.
-
-    ``visible``, ``hidden``: a pair (q_idx, kv_idx) of the tile where the mask is true, and one
-    where it is false; None where there is none.
-    """
-
-    q_block: int
-    kv_block: int
-    b: int
-    h: int
-    queries: range
-    keys: range
-    kind: Kind
-    conditions: tuple[ConditionTruth, ...]
-    visible: tuple[int, int] | None
-    hidden: tuple[int, int] | None
-
-    def __str__(self) -> str:
-        lines = [
-            (
-                f"Tile ({self.q_block}, {self.kv_block}) of b={self.b}, h={self.h} is "
-                f"{self.kind.name}: q_idx {self.queries.start}..{self.queries.stop - 1}, "
-                f"kv_idx {self.keys.start}..{self.keys.stop - 1}."
-            ),
-            *(str(condition) for condition in self.conditions),
-        ]
-        for pair, word in ((self.visible, "visible"), (self.hidden, "hidden")):
-            if pair is None:
-                lines.append(f"  no pair is {word}")
-            else:
-                lines.append(f"  q_idx={pair[0]}, kv_idx={pair[1]} is {word}")
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +34,8 @@ class Analysis:
 
     ``expr`` is the predicate as traced, ``table`` its tile classes; ``n_evaluated`` counts the
     tiles whose elements had to be evaluated beyond two witnesses. Batches and heads that the
-    mask does not tell apart are counted once.
+    mask does not tell apart are counted once. ``names`` are the user's names of captured tensors, by
+    slot number. ``is_given``: the tiles are those of a BlockMask, ``expr`` is its mask_mod.
     """
 
     expr: Expr
@@ -97,6 +44,8 @@ class Analysis:
     locations: Mapping[Expr, Location] = field(repr=False)
     _facts: Facts = field(repr=False)
     _geometry: Geometry = field(repr=False)
+    names: Mapping[int, str] = field(default_factory=dict, repr=False)
+    is_given: bool = False
 
     @property
     def n_empty(self) -> int:
@@ -166,38 +115,30 @@ class Analysis:
         table = self.table
         queries = _tokens(q_block, table.block_m, table.n_queries)
         keys = _tokens(kv_block, table.block_n, table.n_keys)
-        box = Boxes(*(_interval(x) for x in (range(b, b + 1), range(h, h + 1), queries, keys)))
-        conditions = _conditions(self.expr)
-        truths = truths_of(conditions, box, self._facts)
-        visible, hidden = witnesses(self.expr, b, h, q_block, kv_block, self._geometry, self._facts)
-        return Why(
+        tile = Tile(b, h, queries, keys, self._facts.tensors)
+        return why_of(
+            self.expr,
+            tile,
             q_block,
             kv_block,
-            b,
-            h,
-            queries,
-            keys,
             kind,
-            tuple(
-                ConditionTruth(
-                    format_expr(condition, max_length=100),
-                    Truth(int(truth[0])),
-                    self.locations.get(condition),
-                )
-                for condition, truth in zip(conditions, truths, strict=True)
-            ),
-            visible,
-            hidden,
+            self.locations,
+            self.names,
+            is_given=self.is_given,
         )
 
-    def picture(self, width: int = 64, b: int = 0, h: int = 0) -> str:
+    def picture(self, width: int = 64, b: int = 0, h: int = 0, *, height: int | None = None) -> str:
         """The tiles of one batch and head: ``█`` FULL, ``▒`` PARTIAL, ``·`` EMPTY.
 
-        Rows are blocks of queries. At most ``width`` characters per row: beyond that a character
-        stands for a square of tiles, ``█`` if all are FULL and ``·`` if all are EMPTY.
+        Rows are blocks of queries. At most ``width`` characters per row and ``height`` rows
+        (``width`` if None); where there are more tiles a character stands for a rectangle of them,
+        ``█`` if all are FULL and ``·`` if all are EMPTY, and a last line tells of how many.
         """
-        kinds = _downsampled(self.table, width, b, h)
-        return "\n".join("".join(_SHOWN[Kind(int(kind))] for kind in row) for row in kinds)
+        return str(self.drawn(width, width if height is None else height, b, h))
+
+    def drawn(self, width: int, height: int, b: int = 0, h: int = 0) -> Picture:
+        """The lines of ``picture``, and its scale."""
+        return picture_of(self.table, width, height, b, h)
 
     def __str__(self) -> str:
         table = self.table
@@ -261,6 +202,7 @@ def analyze(
         if value < 0:
             raise AnalysisArgumentError(name=name, value=value, problem="it must not be negative")
     locations: Mapping[Expr, Location] = {}
+    names: Mapping[int, str] = {}
     if isinstance(mask_mod, Expr):
         expr = mask_mod
     else:
@@ -268,6 +210,7 @@ def analyze(
         slots = SlotTable()
         traced = trace_mask(mask_mod, slots, with_locations=True)
         expr, locations, tensors = traced.expr, traced.locations, tuple(slots.tensors)
+        names = captured_names([mask_mod], tensors)
     n_batch, n_heads = (1 if n is None else n for n in (B, H))
     geometry = Geometry(n_batch, n_heads, Q_LEN, KV_LEN, *blocks)
     facts = Facts(tensors)
@@ -282,57 +225,8 @@ def analyze(
         block_n=blocks[1],
         facts=facts,
     )
-    return Analysis(expr, result.table, result.n_evaluated, locations, facts, geometry)
-
-
-def _conditions(expr: Expr) -> tuple[Expr, ...]:
-    """The comparisons (and other conditions without operands) that ``expr`` combines, in order."""
-    found: dict[Expr, None] = {}
-    stack = [expr]
-    while stack:
-        node = stack.pop()
-        if node in found:
-            continue
-        match node:
-            case Binary() | Select() | Unary() if all(
-                child.dtype is DType.BOOL for child in node.children
-            ):
-                stack.extend(reversed(node.children))
-            case Compare(_, x, y) if x.dtype is DType.BOOL:
-                stack.extend((y, x))
-            case Const():
-                continue
-            case _:
-                found[node] = None
-    return tuple(found)
+    return Analysis(expr, result.table, result.n_evaluated, locations, facts, geometry, names)
 
 
 def _tokens(block: int, size: int, length: int) -> range:
     return range(block * size, min((block + 1) * size, length))
-
-
-def _interval(numbers: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    return np.array([numbers.start]), np.array([numbers.stop - 1])
-
-
-def _downsampled(table: RunTable, width: int, b: int, h: int) -> NDArray[np.int8]:
-    """Kinds of squares of tiles, at most ``width`` to a row: (n_rows, n_columns)."""
-    factor = max(-(-table.n_kv_blocks // max(width, 1)), 1)
-    group = min(b, table.n_batch - 1) * table.n_heads + min(h, table.n_heads - 1)
-    shape = -(-table.n_q_blocks // factor), -(-table.n_kv_blocks // factor)
-    first, last = group * table.n_q_blocks, (group + 1) * table.n_q_blocks
-    runs = slice(int(table.offsets[first]), int(table.offsets[last]))
-    rows = table.run_rows()[runs] - first
-    starts, stops = table.starts[runs].astype(np.int64), table.stops[runs].astype(np.int64)
-    run, column = expanded(starts // factor, (stops - 1) // factor + 1)
-    overlap = np.minimum(stops[run], (column + 1) * factor)
-    overlap = overlap - np.maximum(starts[run], column * factor)
-    n_full, n_visited = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    np.add.at(n_visited, (rows[run] // factor, column), overlap)
-    is_full = table.kinds[runs][run] == Kind.FULL
-    np.add.at(n_full, (rows[run] // factor, column), overlap * is_full)
-    heights = np.minimum(factor, table.n_q_blocks - np.arange(shape[0]) * factor)
-    widths = np.minimum(factor, table.n_kv_blocks - np.arange(shape[1]) * factor)
-    n_tiles = heights[:, None] * widths
-    kinds = np.where(n_visited == 0, Kind.EMPTY, Kind.PARTIAL)
-    return np.where(n_full == n_tiles, Kind.FULL, kinds).astype(np.int8)

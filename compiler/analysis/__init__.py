@@ -1,0 +1,17 @@
+"""What is known about a mask at given lengths, without running a kernel: ``attnc.analyze``."""
+
+from attnc.analysis.analyze import Analysis, analyze
+from attnc.analysis.names import captured_names
+from attnc.analysis.picture import LEGEND, Picture
+from attnc.analysis.why import Term, ValueRange, Why
+
+__all__ = [
+    "LEGEND",
+    "Analysis",
+    "Picture",
+    "Term",
+    "ValueRange",
+    "Why",
+    "analyze",
+    "captured_names",
+]
