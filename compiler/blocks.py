@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from attnc.evaluate import evaluate
-from attnc.intervals import Boxes, Facts, Truth, truth_of
-from attnc.intervals.truth import Truths
+from attnc.intervals import Boxes, Facts, Products, Side, Truth, truth_of
+from attnc.intervals.boxes import Truths
 from attnc.ir import Expr, IndexName, indices_of
 from attnc.run_table import Kind, RunTable, expanded
 
@@ -30,8 +30,9 @@ _MAX_BOXES = 1 << 17
 _MAX_ELEMENTS = 1 << 22
 _MAX_POINTS = 1 << 20
 
-# Places of witnesses in a tile, in 64ths of its (height, width): corners, then edges and inside.
-_CORNERS = ((64, 0), (0, 64), (0, 0), (64, 64))
+# Corners of a tile, whether at its last row and at its last column: those that tell most first.
+_CORNERS = ((True, False), (False, True)), ((False, False), (True, True))
+# Places inside a tile, in 64ths of its (height, width).
 _INSIDE = (
     (32, 32),
     (64, 32),
@@ -91,12 +92,13 @@ class _Rectangles:
     def __len__(self) -> int:
         return len(self.group)
 
-    def at(self, where: NDArray[np.bool_] | Ints | slice) -> _Rectangles:
-        return _Rectangles(self.group[where], self.row[where], self.column[where])
+    def at(self, where: Ints) -> _Rectangles:
+        return _Rectangles(*(x.take(where) for x in (self.group, self.row, self.column)))
 
     def parts(self, size: int) -> Iterator[_Rectangles]:
         for first in range(0, len(self), size):
-            yield self.at(slice(first, first + size))
+            part = slice(first, first + size)
+            yield _Rectangles(self.group[part], self.row[part], self.column[part])
 
 
 def classify(
@@ -167,8 +169,9 @@ def _split(mask: Expr, geometry: Geometry, facts: Facts) -> tuple[list[_Runs], _
     runs: list[_Runs] = []
     while len(front):
         truths = _truths_of(mask, front, height, width, geometry, facts)
-        runs.append(_full_runs(front.at(truths == Truth.ALWAYS), height, width, geometry))
-        front = front.at(truths == Truth.MAYBE)
+        always = np.flatnonzero(truths == Truth.ALWAYS)
+        runs.append(_full_runs(front.at(always), height, width, geometry))
+        front = front.at(np.flatnonzero(truths == Truth.MAYBE))
         if height == width == 1:
             break
         front, height, width = _halved(front, height, width, geometry)
@@ -199,13 +202,60 @@ def _first_rectangles(geometry: Geometry) -> tuple[_Rectangles, int, int]:
 def _truths_of(
     mask: Expr, front: _Rectangles, height: int, width: int, geometry: Geometry, facts: Facts
 ) -> Truths:
+    """Truth of ``mask`` on rectangles of ``height`` x ``width`` tiles."""
+    q_idx = _tokens_of(height * geometry.block_m, geometry.n_queries)
+    kv_idx = _tokens_of(width * geometry.block_n, geometry.n_keys)
+    return _truths_on(mask, front, q_idx, kv_idx, geometry, facts)
+
+
+def _truths_on(
+    mask: Expr,
+    front: _Rectangles,
+    q_idx: tuple[Ints, Ints],
+    kv_idx: tuple[Ints, Ints],
+    geometry: Geometry,
+    facts: Facts,
+) -> Truths:
+    """Truth of ``mask`` where row ``i`` of ``front`` is ``q_idx[0][i] .. q_idx[1][i]``."""
+    n_groups = geometry.n_batch * geometry.n_heads
+    groups = np.arange(n_groups)
+    axes = q_idx, kv_idx
+    sides = [
+        _side(groups.repeat(len(axis[0])), [np.tile(end, n_groups) for end in axis], geometry)
+        if n_groups * len(axis[0]) <= len(front)
+        else None
+        for axis in axes
+    ]
     truths = []
     for part in front.parts(_MAX_BOXES):
-        b, h = np.divmod(part.group, geometry.n_heads)
-        q_idx = _tokens(part.row, height * geometry.block_m, geometry.n_queries)
-        kv_idx = _tokens(part.column, width * geometry.block_n, geometry.n_keys)
-        truths.append(truth_of(mask, Boxes((b, b), (h, h), q_idx, kv_idx), facts))
-    return np.concatenate(truths)
+        numbered: list[tuple[Side, Ints | None]] = []
+        for known, place, axis in zip(sides, (part.row, part.column), axes, strict=True):
+            if known is None:
+                side = _side(part.group, [end.take(place) for end in axis], geometry)
+                numbered.append((side, None))
+            elif n_groups == 1:
+                numbered.append((known, place))
+            else:
+                numbered.append((known, part.group * len(axis[0]) + place))
+        (rows, row), (columns, column) = numbered
+        truths.append(truth_of(mask, Products(rows, columns, row, column), facts))
+    return np.concatenate(truths) if truths else np.zeros(0, np.int8)
+
+
+def _tokens_of(size: int, length: int) -> tuple[Ints, Ints]:
+    """First and last token of every block of ``size`` tokens."""
+    return _tokens(np.arange(-(-length // size)), size, length)
+
+
+def _side(group: Ints, tokens: Sequence[Ints], geometry: Geometry) -> Side:
+    """Rows or columns of boxes: first and last token of each, and its (batch, head) number."""
+    b = h = np.zeros(1, np.int64)
+    if geometry.n_batch > 1:
+        b, h = np.divmod(group, geometry.n_heads) if geometry.n_heads > 1 else (group, h)
+    elif geometry.n_heads > 1:
+        h = group
+    first, last = tokens
+    return Side(Boxes((b, b), (h, h), (first, last), (first, last)))
 
 
 def _tokens(block: Ints, size: int, length: int) -> tuple[Ints, Ints]:
@@ -228,7 +278,7 @@ def _halved(
         column.reshape(-1, rows, 2)[:, :, 1] += 1
     parts = _Rectangles(np.repeat(front.group, n_parts), row, column)
     inside = (row * height < geometry.n_q_blocks) & (column * width < geometry.n_kv_blocks)
-    return parts if inside.all() else parts.at(inside), height, width
+    return parts if inside.all() else parts.at(np.flatnonzero(inside)), height, width
 
 
 def _full_runs(found: _Rectangles, height: int, width: int, geometry: Geometry) -> _Runs:
@@ -249,13 +299,23 @@ def _kinds_of_tiles(
     """Kind of each open tile, and how many needed all their elements."""
     kinds = np.full(len(tiles), Kind.PARTIAL, np.int8)
     undecided = np.arange(len(tiles))
-    seen = [np.zeros(len(tiles), bool), np.zeros(len(tiles), bool)]
-    for places in (_CORNERS, _INSIDE):
-        for part in _slices(undecided, _MAX_POINTS // len(places)):
-            values = _values_at(mask, tiles.at(part), places, geometry, facts)
-            seen[0][part] |= ~values.all(1)
-            seen[1][part] |= values.any(1)
-        undecided = undecided[~(seen[0] & seen[1])[undecided]]
+    visible, hidden = np.zeros(len(tiles), bool), np.zeros(len(tiles), bool)
+    rows = _tokens_of(geometry.block_m, geometry.n_queries)
+    columns = _tokens_of(geometry.block_n, geometry.n_keys)
+    for corners in _CORNERS:
+        for last_row, last_column in corners:
+            q_idx, kv_idx = rows[last_row], columns[last_column]
+            truths = _truths_on(
+                mask, tiles.at(undecided), (q_idx, q_idx), (kv_idx, kv_idx), geometry, facts
+            )
+            visible[undecided] |= truths == Truth.ALWAYS
+            hidden[undecided] |= truths == Truth.NEVER
+        undecided = np.flatnonzero(~(visible & hidden))
+    for part in _slices(undecided, _MAX_POINTS // len(_INSIDE)):
+        values = _values_at(mask, tiles.at(part), _INSIDE, geometry, facts)
+        visible[part] |= values.any(1)
+        hidden[part] |= ~values.all(1)
+    undecided = undecided[~(visible & hidden)[undecided]]
     for part in _slices(undecided, max(_MAX_ELEMENTS // (geometry.block_m * geometry.block_n), 1)):
         any_true, all_true = _extremes_of(mask, tiles.at(part), geometry, facts)
         kinds[part] = np.where(all_true, Kind.FULL, np.where(any_true, Kind.PARTIAL, Kind.EMPTY))

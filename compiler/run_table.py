@@ -107,12 +107,11 @@ class RunTable:
         Empty runs and runs of kind EMPTY are dropped.
         """
         n_rows = n_batch * n_heads * -(-n_queries // block_m)
-        n_kv_blocks = -(-n_keys // block_n)
         used = (kinds != Kind.EMPTY) & (starts < stops)
         if not used.all():
             rows, starts, stops, kinds = rows[used], starts[used], stops[used], kinds[used]
-        order = np.argsort(rows * (n_kv_blocks + 1) + starts)
-        rows, starts, stops, kinds = rows[order], starts[order], stops[order], kinds[order]
+        order = _order(rows, starts)
+        rows, starts, stops, kinds = (x.take(order) for x in (rows, starts, stops, kinds))
         is_first = np.ones(len(rows), bool)
         is_first[1:] = (rows[1:] != rows[:-1]) | (starts[1:] != stops[:-1])
         is_first[1:] |= kinds[1:] != kinds[:-1]
@@ -315,6 +314,20 @@ def expanded(starts: Ints, stops: Ints) -> tuple[Ints, Ints]:
     interval = np.repeat(np.arange(len(starts)), lengths)
     begins = np.cumsum(lengths) - lengths
     return interval, np.arange(len(interval)) + (starts - begins)[interval]
+
+
+def _order(rows: Ints, starts: Ints) -> Ints:
+    """What sorts by row, then by start; both at least 0.
+
+    NumPy sorts integers of 16 bits by radix, in linear time, so larger ones go digit by digit.
+    """
+    order: Ints = np.argsort(starts.astype(np.uint16), kind="stable")
+    for key in (starts, rows):
+        n_bits = int(key.max(initial=0)).bit_length()
+        for shift in range(16 if key is starts else 0, n_bits, 16):
+            digit = (key >> shift if shift else key).astype(np.uint16)
+            order = order.take(np.argsort(digit.take(order), kind="stable"))
+    return order
 
 
 def _offsets(counts: Ints) -> Ints:

@@ -1,8 +1,8 @@
 """Abstract interpretation: what a predicate can be on a box of indices."""
 
+from attnc.intervals.boxes import Boxes, Products, Side
+from attnc.intervals.facts import Facts
 from attnc.intervals.truth import (
-    Boxes,
-    Facts,
     Truth,
     may_wrap,
     never_wraps,
@@ -10,4 +10,14 @@ from attnc.intervals.truth import (
     truths_of,
 )
 
-__all__ = ["Boxes", "Facts", "Truth", "may_wrap", "never_wraps", "truth_of", "truths_of"]
+__all__ = [
+    "Boxes",
+    "Facts",
+    "Products",
+    "Side",
+    "Truth",
+    "may_wrap",
+    "never_wraps",
+    "truth_of",
+    "truths_of",
+]

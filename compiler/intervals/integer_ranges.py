@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from attnc.intervals import congruence
+from attnc.intervals.congruence import ANY, Congruence
 from attnc.intervals.ranges import LIMITS, Array, Flags, Range, everything, point
 from attnc.ir import BinaryOp, DType, UnaryOp
 
@@ -18,6 +20,30 @@ _SAFE = float(2**62)
 
 def unary(op: UnaryOp, x: Range, dtype: DType) -> Range:
     """Range of ``op(x)``, for ``x`` of an integer ``dtype``."""
+    return congruent(_unary(op, x, dtype), congruence.unary(op, x.congruence))
+
+
+def binary(op: BinaryOp, x: Range, y: Range, dtype: DType, *, same: bool) -> Range:
+    """Range of ``x op y`` for integers of ``dtype``; ``same``: both are one expression."""
+    result = _binary(op, x, y, dtype, same=same)
+    return congruent(result, congruence.binary(op, x.congruence, y.congruence))
+
+
+def congruent(result: Range, known: Congruence) -> Range:
+    """``result`` with a congruence that holds where the operation does not wrap around."""
+    if result.congruence != ANY or known == ANY:
+        return result
+    if result.wrapped.any():
+        known = known.wrapping()
+    elif known.stride == 0:
+        value = np.array([known.offset], np.int64)
+        return Range(value, value, congruence=known)
+    return Range(
+        result.lo, result.hi, _NO, result.wrapped, result.zeros, result.ones, congruence=known
+    )
+
+
+def _unary(op: UnaryOp, x: Range, dtype: DType) -> Range:
     low = LIMITS[dtype][0]
     match op:
         case UnaryOp.NOT:
@@ -34,8 +60,7 @@ def unary(op: UnaryOp, x: Range, dtype: DType) -> Range:
             return everything(dtype)
 
 
-def binary(op: BinaryOp, x: Range, y: Range, dtype: DType, *, same: bool) -> Range:
-    """Range of ``x op y`` for integers of ``dtype``; ``same``: both are one expression."""
+def _binary(op: BinaryOp, x: Range, y: Range, dtype: DType, *, same: bool) -> Range:
     match op:
         case BinaryOp.ADD:
             return _sum(x, y.lo, y.hi, dtype)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.intervals.congruence import ANY, Congruence, either, exactly
 from attnc.ir import DType
 
 Array = NDArray[Any]
@@ -25,6 +26,7 @@ class Range:
     ``lo, hi``: int64 for integers, the dtype itself for floats. ``may_nan``: a float may be NaN.
     ``wrapped``: the integer may have wrapped, so the bounds are those of the dtype.
     ``zeros, ones``: bits of an integer known to be 0 and 1, where somebody tracks them.
+    ``congruence``: what an integer is on all boxes modulo a number.
     """
 
     lo: Array
@@ -33,6 +35,7 @@ class Range:
     wrapped: Flags = field(default_factory=lambda: _NO)
     zeros: Array | None = None
     ones: Array | None = None
+    congruence: Congruence = ANY
 
     @property
     def scalar(self) -> Any:
@@ -62,7 +65,7 @@ def point(value: bool | float, dtype: DType) -> Range:
         nan = np.isnan(number)
         return Range(np.where(nan, 0, number), np.where(nan, 0, number), nan)
     number = np.array([value], np.int64)
-    return Range(number, number)
+    return Range(number, number, congruence=exactly(int(value)))
 
 
 def everything(dtype: DType) -> Range:
@@ -77,7 +80,11 @@ def everything(dtype: DType) -> Range:
 def hull(x: Range, y: Range) -> Range:
     """The least range that holds both."""
     return Range(
-        np.minimum(x.lo, y.lo), np.maximum(x.hi, y.hi), x.may_nan | y.may_nan, x.wrapped | y.wrapped
+        np.minimum(x.lo, y.lo),
+        np.maximum(x.hi, y.hi),
+        x.may_nan | y.may_nan,
+        x.wrapped | y.wrapped,
+        congruence=either(x.congruence, y.congruence),
     )
 
 
@@ -90,4 +97,5 @@ def chosen(cond: NDArray[np.int8], x: Range, y: Range) -> Range:
         np.where(always, x.hi, np.where(never, y.hi, both.hi)),
         np.where(always, x.may_nan, np.where(never, y.may_nan, both.may_nan)),
         both.wrapped,
+        congruence=both.congruence,
     )

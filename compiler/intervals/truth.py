@@ -8,16 +8,17 @@ sums in which one index occurs twice is bounded as one linear form.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import assert_never
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from attnc.intervals import float_ranges, integer_ranges
+from attnc.intervals.boxes import Boxes, Products, Side, Truths, Value, taken
+from attnc.intervals.congruence import may_be_equal
+from attnc.intervals.facts import Facts
 from attnc.intervals.linear_bounds import linear_bounds
 from attnc.intervals.pyramid import TensorRanges
 from attnc.intervals.ranges import LIMITS, NUMPY, Array, Range, chosen, everything, hull, point
@@ -32,7 +33,7 @@ from attnc.ir import (
     Expr,
     Gather,
     Index,
-    IndexName,
+    Level,
     Param,
     Reduce,
     ReduceOp,
@@ -46,9 +47,8 @@ from attnc.ir import (
 )
 
 Ints = NDArray[np.int64]
-Truths = NDArray[np.int8]
 Flags = NDArray[np.bool_]
-Value = Range | Truths
+_NO = np.zeros(1, bool)
 
 
 class Truth(IntEnum):
@@ -59,76 +59,59 @@ class Truth(IntEnum):
     ALWAYS = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Boxes:
-    """Boxes of indices, both ends inclusive and least <= greatest: (n_boxes,) or (1,), int64."""
-
-    b: tuple[Ints, Ints]
-    h: tuple[Ints, Ints]
-    q_idx: tuple[Ints, Ints]
-    kv_idx: tuple[Ints, Ints]
-
-    @property
-    def n_boxes(self) -> int:
-        return max(len(end) for pair in self.pairs() for end in pair)
-
-    def pairs(self) -> tuple[tuple[Ints, Ints], ...]:
-        return (self.b, self.h, self.q_idx, self.kv_idx)
-
-    def range_of(self, name: IndexName) -> Range:
-        """The range of one coordinate."""
-        match name:
-            case IndexName.B:
-                return Range(*self.b)
-            case IndexName.H:
-                return Range(*self.h)
-            case IndexName.Q:
-                return Range(*self.q_idx)
-            case IndexName.KV:
-                return Range(*self.kv_idx)
-            case _:
-                assert_never(name)
-
-
-@dataclass
-class Facts:
-    """What is known besides the boxes: captured tensors by slot, values of ``Param``s by number.
-
-    Keep one object for many calls: it holds the range structures of the tensors.
-    """
-
-    tensors: Sequence[torch.Tensor] = ()
-    params: Sequence[bool | int | float] | None = None
-    _ranges: dict[tuple[int, DType], TensorRanges] = field(default_factory=dict)
-    _orders: dict[Expr, tuple[Expr, ...]] = field(default_factory=dict)
-
-    def ranges_of(self, slot: int, load_dtype: DType) -> TensorRanges:
-        """Range structure of a captured tensor, built at first use."""
-        key = slot, load_dtype
-        if key not in self._ranges:
-            self._ranges[key] = TensorRanges.of(self.tensors[slot], load_dtype)
-        return self._ranges[key]
-
-    def order_of(self, mask: Expr) -> tuple[Expr, ...]:
-        """The nodes of ``mask``, operands first."""
-        if mask not in self._orders:
-            self._orders[mask] = tuple(walk(mask))
-        return self._orders[mask]
-
-
-def truth_of(mask: Expr, boxes: Boxes, facts: Facts) -> Truths:
+def truth_of(mask: Expr, boxes: Boxes | Products, facts: Facts) -> Truths:
     """``Truth`` of ``mask`` on each box: (n_boxes,), int8."""
     return truths_of((mask,), boxes, facts)[0]
 
 
-def truths_of(predicates: Sequence[Expr], boxes: Boxes, facts: Facts) -> list[Truths]:
+def truths_of(predicates: Sequence[Expr], boxes: Boxes | Products, facts: Facts) -> list[Truths]:
     """``Truth`` of each of several boolean expressions on each box: arrays (n_boxes,), int8."""
-    values: dict[Expr, Value] = {}
+    products = boxes if isinstance(boxes, Products) else Products.of(boxes)
+    values = _Values(products)
     for predicate in predicates:
-        for node in facts.order_of(predicate):
-            if node not in values:
-                values[node] = _value(node, values, boxes, facts)
-    return [np.broadcast_to(_truths(values[p]), (boxes.n_boxes,)) for p in predicates]
+        for node, level in facts.levels_of(predicate):
+            values.add(node, level, facts)
+    return [np.broadcast_to(_truths(values[p]), (products.n_boxes,)) for p in predicates]
+
+
+class _Values(Mapping[Expr, Value]):
+    """Values of nodes on products of rows and columns, each found where it changes."""
+
+    def __init__(self, products: Products) -> None:
+        self.products = products
+        self.elements: dict[Expr, Value] = {}
+
+    def add(self, node: Expr, level: Level, facts: Facts) -> None:
+        """Finds the value of a node whose operands were added before."""
+        products = self.products
+        if level in (Level.UNIFORM, Level.ROW):
+            _add(products.rows, node, facts)
+        if level in (Level.UNIFORM, Level.COLUMN):
+            _add(products.columns, node, facts)
+        if level in (Level.DIAGONAL, Level.ELEMENT) and node not in self.elements:
+            self.elements[node] = _value(node, self, None, facts)
+
+    def __getitem__(self, node: Expr) -> Value:
+        value = self.elements.get(node)
+        if value is None:
+            products = self.products
+            if node in products.rows.values:
+                value = taken(products.rows.values[node], products.row)
+            else:
+                value = taken(products.columns.values[node], products.column)
+            self.elements[node] = value
+        return value
+
+    def __iter__(self) -> Iterator[Expr]:
+        return iter(self.elements)
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+
+def _add(side: Side, node: Expr, facts: Facts) -> None:
+    if node not in side.values:
+        side.values[node] = _value(node, side.values, side.boxes, facts)
 
 
 def may_wrap(exprs: Sequence[Expr], boxes: Boxes, facts: Facts) -> Flags:
@@ -175,9 +158,10 @@ def _number(value: Value) -> Range:
     return Range((value == Truth.ALWAYS).astype(np.int64), (value >= Truth.MAYBE).astype(np.int64))
 
 
-def _value(node: Expr, values: Mapping[Expr, Value], boxes: Boxes, facts: Facts) -> Value:
+def _value(node: Expr, values: Mapping[Expr, Value], boxes: Boxes | None, facts: Facts) -> Value:
     match node:
         case Index(name):
+            assert boxes is not None
             return boxes.range_of(name)
         case Const(value, DType.BOOL):
             return np.array([Truth.ALWAYS if value else Truth.NEVER], np.int8)
@@ -247,52 +231,68 @@ def _arithmetic(node: Binary, values: Mapping[Expr, Value]) -> Range:
         np.where(usable, np.maximum(result.lo, lo), result.lo),
         np.where(usable, np.minimum(result.hi, hi), result.hi),
         wrapped=result.wrapped,
+        congruence=result.congruence,
     )
 
 
 def _compared(op: CompareOp, lhs: Expr, rhs: Expr, values: Mapping[Expr, Value]) -> Truths:
     x, y = _number(values[lhs]), _number(values[rhs])
     may_nan = x.may_nan | y.may_nan
-    below, above = x.hi < y.lo, x.lo > y.hi
-    not_below, not_above = x.lo >= y.hi, x.hi <= y.lo
+    never_equal = _NO
     if lhs is rhs:
-        below, above = np.zeros(1, bool), np.zeros(1, bool)
-        not_below, not_above = ~below, ~above
+        x = y = point(0, DType.INT32)
     elif lhs.dtype.is_int:
+        if op in (CompareOp.EQ, CompareOp.NE):
+            never_equal = _never_equal(x, y)
         bounds = linear_bounds(lhs, rhs, -1, values)
         if bounds is not None:
-            lo, hi, exact = bounds
-            below, above = below | (exact & (hi < 0)), above | (exact & (lo > 0))
-            not_below, not_above = not_below | (exact & (lo >= 0)), not_above | (exact & (hi <= 0))
-    equal = not_below & not_above
-    differ = below | above
-    if x.zeros is not None or y.zeros is not None:
-        (x_zeros, x_ones), (y_zeros, y_ones) = x.known_bits(), y.known_bits()
-        differ = differ | ((x_zeros & y_ones) | (x_ones & y_zeros) != 0)
+            x, y = _difference_sign(x, y, *bounds), point(0, DType.INT32)
     match op:
         case CompareOp.LT:
-            return _three(below, not_below, may_nan, False)
+            return _three(x.hi < y.lo, x.lo >= y.hi, may_nan, False)
         case CompareOp.GE:
-            return _three(not_below, below, may_nan, False)
+            return _three(x.lo >= y.hi, x.hi < y.lo, may_nan, False)
         case CompareOp.GT:
-            return _three(above, not_above, may_nan, False)
+            return _three(x.lo > y.hi, x.hi <= y.lo, may_nan, False)
         case CompareOp.LE:
-            return _three(not_above, above, may_nan, False)
+            return _three(x.hi <= y.lo, x.lo > y.hi, may_nan, False)
         case CompareOp.EQ:
-            return _three(equal, differ, may_nan, False)
+            differ = (x.hi < y.lo) | (x.lo > y.hi) | never_equal
+            return _three((x.lo >= y.hi) & (x.hi <= y.lo), differ, may_nan, False)
         case CompareOp.NE:
-            return _three(differ, equal, may_nan, True)
+            differ = (x.hi < y.lo) | (x.lo > y.hi) | never_equal
+            return _three(differ, (x.lo >= y.hi) & (x.hi <= y.lo), may_nan, True)
         case _:
             assert_never(op)
 
 
+def _difference_sign(x: Range, y: Range, lo: Ints, hi: Ints, exact: Flags) -> Range:
+    """Range of the sign of ``x - y``, of which ``lo <= x - y <= hi`` is known where ``exact``."""
+    above, below = (x.lo > y.hi) | (exact & (lo > 0)), (x.hi < y.lo) | (exact & (hi < 0))
+    not_below = (x.lo >= y.hi) | (exact & (lo >= 0))
+    not_above = (x.hi <= y.lo) | (exact & (hi <= 0))
+    one = np.int64(1)
+    return Range(above * one - ~not_below * one, ~not_above * one - below * one)
+
+
+def _never_equal(x: Range, y: Range) -> Flags:
+    """Whether known bits or congruences of two integers exclude that they are equal."""
+    if not may_be_equal(x.congruence, y.congruence):
+        return ~_NO
+    if x.zeros is None and y.zeros is None:
+        return _NO
+    (x_zeros, x_ones), (y_zeros, y_ones) = x.known_bits(), y.known_bits()
+    return np.asarray((x_zeros & y_ones) | (x_ones & y_zeros) != 0)
+
+
 def _three(always: Flags, never: Flags, may_nan: Flags, with_nan: bool) -> Truths:
     """Truth from two certainties about numbers, if NaN makes the comparison ``with_nan``."""
-    if with_nan:
-        never = never & ~may_nan
-    else:
-        always = always & ~may_nan
-    return (1 + always.astype(np.int8) - never.astype(np.int8)).astype(np.int8)
+    if may_nan.any():
+        if with_nan:
+            never = never & ~may_nan
+        else:
+            always = always & ~may_nan
+    return always.view(np.int8) - never.view(np.int8) + np.int8(1)
 
 
 def _selected(cond: Value, x: Value, y: Value) -> Value:
@@ -317,8 +317,9 @@ def _converted(x: Range, source: DType, to: DType) -> Value:
             number = NUMPY[to]
             return Range(x.lo.astype(number), x.hi.astype(number), x.may_nan)
         if not source.is_float:
-            result = integer_ranges.fitted(x.lo, x.hi, to)
-            return Range(result.lo, result.hi, wrapped=result.wrapped | x.wrapped)
+            fitted = integer_ranges.fitted(x.lo, x.hi, to)
+            result = Range(fitted.lo, fitted.hi, wrapped=fitted.wrapped | x.wrapped)
+            return integer_ranges.congruent(result, x.congruence)
         lo, hi = _saturated(x.lo, to), _saturated(x.hi, to)
     # NaN becomes 0.
     return Range(
@@ -373,7 +374,7 @@ def _reduced(node: Reduce, body: Value) -> Value:
         case ReduceOp.SUM if node.dtype.is_int:
             extent = point(node.extent, node.dtype)
             total = integer_ranges.binary(BinaryOp.MUL, numbers, extent, node.dtype, same=False)
-            # Partial sums lie between 0 and the total.
-            return total
+            # Partial sums lie between 0 and the total; of a sum of unlike terms no more is known.
+            return Range(total.lo, total.hi, wrapped=total.wrapped)
         case _:
             return everything(node.dtype)

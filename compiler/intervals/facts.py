@@ -1,0 +1,57 @@
+"""What is known besides the boxes: captured tensors, parameters, the nodes of each mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from attnc.intervals.pyramid import TensorRanges
+from attnc.ir import DType, Expr, Index, IndexName, Level, Ref, Score, walk
+
+
+@dataclass
+class Facts:
+    """What is known besides the boxes: captured tensors by slot, values of ``Param``s by number.
+
+    Keep one object for many calls: it holds the range structures of the tensors.
+    """
+
+    tensors: Sequence[torch.Tensor] = ()
+    params: Sequence[bool | int | float] | None = None
+    _ranges: dict[tuple[int, DType], TensorRanges] = field(default_factory=dict)
+    _levels: dict[Expr, tuple[tuple[Expr, Level], ...]] = field(default_factory=dict)
+
+    def ranges_of(self, slot: int, load_dtype: DType) -> TensorRanges:
+        """Range structure of a captured tensor, built at first use."""
+        key = slot, load_dtype
+        if key not in self._ranges:
+            self._ranges[key] = TensorRanges.of(self.tensors[slot], load_dtype)
+        return self._ranges[key]
+
+    def levels_of(self, mask: Expr) -> tuple[tuple[Expr, Level], ...]:
+        """The nodes of ``mask``, operands first, each with how often it changes inside a tile."""
+        if mask not in self._levels:
+            self._levels[mask] = tuple(_levels(mask).items())
+        return self._levels[mask]
+
+
+def _levels(mask: Expr) -> dict[Expr, Level]:
+    levels: dict[Expr, Level] = {}
+    for node in walk(mask):
+        match node:
+            case Index(IndexName.Q):
+                level = Level.ROW
+            case Index(IndexName.KV):
+                level = Level.COLUMN
+            case Score():
+                level = Level.ELEMENT
+            case Ref(_, _, ref_level):
+                level = ref_level
+            case _:
+                level = Level.UNIFORM
+        for child in node.children:
+            level = level.join(levels[child])
+        levels[node] = level
+    return levels
