@@ -74,6 +74,15 @@ def _neg(x: Expr) -> Expr:
 _P = _cmp("<", X, Y)
 _CAUSAL = _cmp(">=", Q_IDX, KV_IDX)
 
+_SAME = _cmp("==", Q_IDX, KV_IDX)
+_ROW, _COLUMN = _bin("//", Q_IDX, _int(16)), _bin("%", KV_IDX, _int(8))
+_CELL = _bin("+", _bin("*", _ROW, _int(8)), _COLUMN)
+
+
+def _equal(op: str, x: Expr, y: Expr, n: int) -> Expr:
+    return _cmp("==", _bin(op, x, _int(n)), _bin(op, y, _int(n)))
+
+
 _MATCHES: list[tuple[Expr, Expr]] = [
     # conditions
     (_bin("&", C, TRUE), C),
@@ -166,6 +175,36 @@ _MATCHES: list[tuple[Expr, Expr]] = [
     (_bin("//", _bin("//", X, _int(3)), _int(5)), _bin("//", X, _int(15))),
     (_bin("%", _bin("%", X, _int(3)), _int(3)), _bin("%", X, _int(3))),
     (_bin("min", _bin("min", X, _int(3)), _int(5)), _bin("min", X, _int(3))),
+    # sums that cannot wrap around, as _ROW * 8 + _COLUMN
+    (_bin("//", _CELL, _int(8)), _ROW),
+    (_bin("%", _CELL, _int(8)), _COLUMN),
+    (_bin("//", _CELL, _int(16)), _bin("//", _CELL, _int(16))),
+    (_bin("//", _bin("-", _int(5), _bin("*", _ROW, _int(8))), _int(8)), _neg(_ROW)),
+    (
+        _bin("%", _bin("-", _COLUMN, _bin("*", _ROW, _int(16))), _int(8)),
+        _COLUMN,
+    ),
+    (_bin("%", _COLUMN, _int(16)), _COLUMN),
+    (_bin("//", _COLUMN, _int(8)), _int(0)),
+    # ranges
+    (_cmp("<", _COLUMN, _int(8)), TRUE),
+    (_cmp("==", _COLUMN, _int(8)), FALSE),
+    (_cmp(">", _bin("+", _COLUMN, _int(8)), _COLUMN), TRUE),
+    (_cmp("<", Cast(X, I64), _int(2**31, I64)), TRUE),
+    # quotient and remainder
+    (_bin("&", _equal("//", Q_IDX, KV_IDX, 8), _equal("%", Q_IDX, KV_IDX, 8)), _SAME),
+    (
+        _bin("&", _bin("&", C, _equal("%", X, Y, 8)), _equal("//", X, Y, 8)),
+        _bin("&", _cmp("==", X, Y), C),
+    ),
+    (
+        _bin(
+            "&",
+            _equal("//", X, Y, 40),
+            _equal("%", _bin("//", X, _int(8)), _bin("//", Y, _int(8)), 5),
+        ),
+        _equal("//", X, Y, 8),
+    ),
     # floats
     (_bin("-", S, _real(0.0)), S),
     (_bin("+", S, _real(-0.0)), S),
@@ -181,6 +220,12 @@ _MATCHES: list[tuple[Expr, Expr]] = [
 ]
 
 _NEAR_MISSES: list[Expr] = [
+    _bin("//", _bin("+", _bin("*", X, _int(8)), _COLUMN), _int(8)),  # may wrap around
+    _bin("%", _bin("+", _bin("*", _ROW, _int(12)), _COLUMN), _int(8)),
+    _bin("%", _COLUMN, _int(7)),
+    _cmp("<", _COLUMN, _int(7)),
+    _bin("&", _equal("//", X, Y, 8), _equal("%", X, Y, 4)),
+    _bin("&", _equal("//", X, Y, 40), _equal("%", X, Y, 5)),
     _bin("&", C, D),
     _bin("^", C, D),
     _bin("&", _P, _cmp("<=", X, Y)),
@@ -190,7 +235,6 @@ _NEAR_MISSES: list[Expr] = [
     _cmp("<", X, Y),
     _cmp("<=", S, S),  # NaN
     _cmp("==", S, S),
-    _cmp("<", Cast(X, I64), _int(2**31, I64)),
     _cmp("<", Cast(X, F32), _real(5.0)),  # rounds
     _cmp("<", _bin("-", X, Y), _int(0)),  # wraps
     _cmp(">=", X, _int(0)),
@@ -220,7 +264,7 @@ _NEAR_MISSES: list[Expr] = [
     _bin("&", X, Y),
     _bin("//", _bin("//", X, _int(-3)), _int(5)),
     _bin("//", _bin("//", X, _int(2**20)), _int(2**20)),  # the product wraps
-    _bin("%", _bin("%", X, _int(3)), _int(5)),
+    _bin("%", _bin("%", X, _int(5)), _int(3)),
     _bin("//", _bin("*", X, _int(3)), _int(3)),  # wraps
     _bin("max", _bin("min", X, _int(5)), _int(3)),
 ]

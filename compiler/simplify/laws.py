@@ -25,6 +25,7 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
+from attnc.simplify.division import division_law, quotient_and_remainder_law, range_law
 from attnc.simplify.fold import compared, folded, wrapped
 
 _COMPLEMENT = {
@@ -104,7 +105,10 @@ def logic_law(op: BinaryOp, x: Expr, y: Expr) -> Expr | None:
         case (BinaryOp.OR, _) if _is_complement(x, y):
             return TRUE  # x | ~x = TRUE
         case (BinaryOp.AND | BinaryOp.OR, _):
-            return _absorbed(op, x, y) or _absorbed(op, y, x)
+            absorbed = _absorbed(op, x, y) or _absorbed(op, y, x)
+            if absorbed is None and op is BinaryOp.AND:
+                return quotient_and_remainder_law(x, y)
+            return absorbed
         case _:
             return None
 
@@ -195,8 +199,14 @@ def integer_law(op: BinaryOp, x: Expr, y: Expr) -> Expr | None:
             return x  # x & x = x | x = x
         case (BinaryOp.SUB | BinaryOp.XOR, _, _) if x is y:
             return zero  # x - x = x ^ x = 0; not for floats, inf - inf is NaN
+    match op, x, y:
         case (_, Binary(inner, z, Const(a)), Const(b)):
-            return _integer_chain(op, inner, z, int(a), int(b))
+            chained = _integer_chain(op, inner, z, int(a), int(b))
+            if chained is not None:
+                return chained
+    match op, y:
+        case (BinaryOp.FLOORDIV | BinaryOp.MOD, Const(int(n))) if n > 1:
+            return division_law(op, x, n)
         case _:
             return None
 
@@ -283,7 +293,7 @@ def comparison_law(op: CompareOp, x: Expr, y: Expr) -> Expr | None:
             # (q_idx >= 0) = TRUE, (q_idx == -1) = FALSE: coordinates are not negative.
             return TRUE if op in (CompareOp.GE, CompareOp.GT, CompareOp.NE) else FALSE
         case _:
-            return None
+            return range_law(op, x, y) if x.dtype.is_int else None
 
 
 _INDEX_RANK = {IndexName.B: 0, IndexName.H: 1, IndexName.Q: 2, IndexName.KV: 3}
