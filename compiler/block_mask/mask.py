@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterable
 from typing import Any, Self, TypeVar
@@ -14,7 +13,7 @@ from attnc.block_mask.arguments import check_lists, kept_index
 from attnc.block_mask.lists import Pair, dense_of_lists, lists_of_dense
 from attnc.block_mask.pictures import block_pictures
 from attnc.block_mask.storage import KV_LISTS, Q_LISTS, BlockStorage
-from attnc.block_mask.write_order import write_order
+from attnc.block_mask.write_order import torch_has_write_order, write_order
 from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,
@@ -204,7 +203,7 @@ class BlockMask(BlockStorage):
             flatten: Give the two lengths and the two block sizes as separate items.
         """
         parts = [getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)]
-        if _torch_has_write_order():
+        if torch_has_write_order():
             parts += [getattr(self, name) for name in self._TENSOR_ATTRS[8:]]
             parts.append(self.dq_kv_order_spt)
         if flatten:
@@ -397,10 +396,3 @@ class BlockMask(BlockStorage):
 
 
 _M = TypeVar("_M", bound=BlockMask)
-
-
-@functools.cache
-def _torch_has_write_order() -> bool:
-    from torch.nn.attention.flex_attention import BlockMask as TorchBlockMask
-
-    return "dq_write_order" in TorchBlockMask.__annotations__

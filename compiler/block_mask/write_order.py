@@ -5,6 +5,8 @@ PyTorch's deterministic FLASH backward reads it from a BlockMask; nothing here d
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from attnc.block_mask.lists import Pair, dense_of_lists
@@ -37,3 +39,11 @@ def write_order(
         return by_key.expand(*blocks.shape[:-1], -1).gather(-1, blocks).to(torch.int32)
 
     return gathered(q[1]), None if full_q is None else gathered(full_q[1])
+
+
+@functools.cache
+def torch_has_write_order() -> bool:
+    """Whether BlockMasks of the PyTorch at hand have one."""
+    from torch.nn.attention.flex_attention import BlockMask as TorchBlockMask
+
+    return "dq_write_order" in TorchBlockMask.__annotations__

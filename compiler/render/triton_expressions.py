@@ -8,7 +8,6 @@ typed unless the other operand of an infix operator decides.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ from attnc.ir import (
     Level,
     Param,
     Reduce,
-    ReduceOp,
     Ref,
     RowIndex,
     Score,
@@ -36,73 +34,24 @@ from attnc.ir import (
     UnaryOp,
     level_of,
 )
+from attnc.render.triton_names import (
+    BITS,
+    BOOL_INFIX,
+    INFIX,
+    REDUCE,
+    SHAPES,
+    TRANSPOSED_SHAPES,
+    UNARY_CALLS,
+    UNARY_FUNCTIONS,
+    bare,
+    literal,
+    neutral,
+    type_name,
+)
 from attnc.schedule import Let
 
 _INDENT = "    "
 _MAX_DEPTH = 20  # of one statement: Python's parser and Triton's visitor recurse
-_NAMES = {DType.BOOL: "tl.int1"}
-_SHAPES = {
-    Level.UNIFORM: "()",
-    Level.ROW: "(BLOCK_M, 1)",
-    Level.COLUMN: "(1, BLOCK_N)",
-    Level.ELEMENT: "(BLOCK_M, BLOCK_N)",
-}
-_TRANSPOSED_SHAPES = {
-    Level.UNIFORM: "()",
-    Level.ROW: "(1, KEYS_M)",
-    Level.COLUMN: "(KEYS_N, 1)",
-    Level.ELEMENT: "(KEYS_N, KEYS_M)",
-}
-_BITS = {DType.INT32: 32, DType.INT64: 64}
-
-_UNARY_CALLS = {
-    UnaryOp.ABS: "tl.abs",
-    UnaryOp.EXP: "tl.exp",
-    UnaryOp.EXP2: "tl.exp2",
-    UnaryOp.LOG: "tl.log",
-    UnaryOp.LOG2: "tl.log2",
-    UnaryOp.SIN: "tl.sin",
-    UnaryOp.COS: "tl.cos",
-    UnaryOp.ERF: "tl.erf",
-    UnaryOp.FLOOR: "tl.floor",
-    UnaryOp.CEIL: "tl.ceil",
-}
-# With a twin for float64: series are longer there, and sqrt and division have other names.
-_UNARY_FUNCTIONS = {
-    UnaryOp.EXPM1: "expm1",
-    UnaryOp.LOG1P: "log1p",
-    UnaryOp.TANH: "tanh",
-    UnaryOp.SQRT: "square_root",
-    UnaryOp.RSQRT: "reciprocal_root",
-    UnaryOp.SIGMOID: "logistic",
-}
-_INFIX = {
-    BinaryOp.ADD: "+",
-    BinaryOp.SUB: "-",
-    BinaryOp.MUL: "*",
-    BinaryOp.AND: "&",
-    BinaryOp.OR: "|",
-    BinaryOp.XOR: "^",
-}
-_BOOL_INFIX = {
-    BinaryOp.ADD: "|",
-    BinaryOp.MAX: "|",
-    BinaryOp.MUL: "&",
-    BinaryOp.MIN: "&",
-    BinaryOp.AND: "&",
-    BinaryOp.OR: "|",
-    BinaryOp.XOR: "^",
-}
-_REDUCE = {
-    ReduceOp.SUM: BinaryOp.ADD,
-    ReduceOp.MAX: BinaryOp.MAX,
-    ReduceOp.MIN: BinaryOp.MIN,
-}
-
-
-def type_name(dtype: DType) -> str:
-    """Triton's name of ``dtype``."""
-    return _NAMES.get(dtype, f"tl.{dtype.value}")
 
 
 def outer_row(number: int) -> str:
@@ -165,20 +114,20 @@ class TritonWriter:
             if depth > _MAX_DEPTH and node is not expr:
                 part = f"{name}_part{n_parts}"
                 n_parts += 1
-                lines.append(f"{part} = {_bare(texts[node])}")
+                lines.append(f"{part} = {bare(texts[node])}")
                 texts[node], depth = part, 1
             depths[node] = depth
-        return _bare(self._typed(expr, texts))
+        return bare(self._typed(expr, texts))
 
     def _reduction(self, node: Reduce, total: str, level: Level, lines: list[str]) -> str:
-        start = _literal(_neutral(node.op, node.dtype))
+        start = literal(neutral(node.op, node.dtype))
         row = f"row{node.number}"
-        shape = (_TRANSPOSED_SHAPES if self.is_transposed else _SHAPES)[level]
+        shape = (TRANSPOSED_SHAPES if self.is_transposed else SHAPES)[level]
         lines.append(f"{total} = tl.full({shape}, {start}, {type_name(node.dtype)})")
         lines.append(f"for {row}_number in range({node.extent}):")
         inner = [f"{row} = tl.full((), {row}_number, tl.int32)"]
         body = self.expression(node.body, total, level, inner)
-        inner.append(f"{total} = {self._binary_text(_REDUCE[node.op], node.dtype, total, body)}")
+        inner.append(f"{total} = {self._binary_text(REDUCE[node.op], node.dtype, total, body)}")
         lines.extend(_INDENT + line for line in inner)
         return total
 
@@ -189,7 +138,7 @@ class TritonWriter:
             case Score():
                 return "score"
             case Const(value, _):
-                return _literal(value)
+                return literal(value)
             case Param(number, dtype) if self.raw_params:
                 function = "tl.full((), " if dtype.is_float else "tl.cast("
                 return f"{function}p{number}, {type_name(dtype)})"
@@ -207,7 +156,7 @@ class TritonWriter:
                 return self._compare(node, texts)
             case Select(cond, if_true, if_false):
                 parts = (self._typed(part, texts) for part in (cond, if_true, if_false))
-                return f"tl.where({', '.join(_bare(part) for part in parts)})"
+                return f"tl.where({', '.join(bare(part) for part in parts)})"
             case Cast(x, to):
                 if to is DType.BOOL and x.dtype is not to:
                     return _comparison(f"{self._typed(x, texts)} != 0", x)
@@ -231,7 +180,7 @@ class TritonWriter:
 
     def _call(self, function: str, *arguments: str) -> str:
         self.functions.add(function)
-        return f"{function}({', '.join(_bare(a) for a in arguments)})"
+        return f"{function}({', '.join(bare(a) for a in arguments)})"
 
     def _unary(self, node: Unary, x: str) -> str:
         match node.op:
@@ -247,11 +196,11 @@ class TritonWriter:
                 return self._call("truncate", x)
             case UnaryOp.ROUND:
                 return self._call("round_to_even", x)
-            case op if op in _UNARY_FUNCTIONS:
+            case op if op in UNARY_FUNCTIONS:
                 suffix = "_64" if node.dtype is DType.FLOAT64 else ""
-                return self._call(_UNARY_FUNCTIONS[op] + suffix, x)
+                return self._call(UNARY_FUNCTIONS[op] + suffix, x)
             case op:
-                return f"{_UNARY_CALLS[op]}({_bare(x)})"
+                return f"{UNARY_CALLS[op]}({bare(x)})"
 
     def _binary(self, node: Binary, texts: dict[Expr, str]) -> str:
         op, lhs, rhs, dtype = node.op, node.lhs, node.rhs, node.dtype
@@ -260,7 +209,7 @@ class TritonWriter:
                 if n > 0:
                     return self._divided_by_constant(op, lhs, n, self._typed(lhs, texts))
             case Binary(BinaryOp.SHL | BinaryOp.SHR, _, Const(int(n))):
-                if 0 <= n < _BITS[dtype]:
+                if 0 <= n < BITS[dtype]:
                     sign = "<<" if op is BinaryOp.SHL else ">>"
                     return f"({self._typed(lhs, texts)} {sign} {n})"
             case Binary(BinaryOp.POW, _, Const(int() | float() as n)):
@@ -271,7 +220,7 @@ class TritonWriter:
             fused = self._fused(node, texts)
             if fused is not None:
                 return fused
-        if op in _INFIX and dtype is not DType.BOOL:
+        if op in INFIX and dtype is not DType.BOOL:
             return self._binary_text(op, dtype, *self._operands(lhs, rhs, texts))
         return self._binary_text(op, dtype, self._typed(lhs, texts), self._typed(rhs, texts))
 
@@ -287,13 +236,13 @@ class TritonWriter:
                 z_text = self._typed(z, texts)
             case _:
                 return None
-        return f"tl.fma({', '.join(_bare(t) for t in (x_text, y_text, z_text))})"
+        return f"tl.fma({', '.join(bare(t) for t in (x_text, y_text, z_text))})"
 
     def _binary_text(self, op: BinaryOp, dtype: DType, lhs: str, rhs: str) -> str:
         if dtype is DType.BOOL:
-            return f"({lhs} {_BOOL_INFIX[op]} {rhs})"
-        if op in _INFIX:
-            return f"({lhs} {_INFIX[op]} {rhs})"
+            return f"({lhs} {BOOL_INFIX[op]} {rhs})"
+        if op in INFIX:
+            return f"({lhs} {INFIX[op]} {rhs})"
         suffix = "_64" if dtype is DType.FLOAT64 else ""
         match op:
             case BinaryOp.DIV:
@@ -306,11 +255,11 @@ class TritonWriter:
                 return self._call("power" + ("_float" if dtype.is_float else ""), lhs, rhs)
             case BinaryOp.SHL | BinaryOp.SHR:
                 name = "shift_left" if op is BinaryOp.SHL else "shift_right"
-                return self._call(name, lhs, rhs, str(_BITS[dtype]))
+                return self._call(name, lhs, rhs, str(BITS[dtype]))
             case BinaryOp.MIN | BinaryOp.MAX:
                 name = "tl.minimum" if op is BinaryOp.MIN else "tl.maximum"
                 nan = ", propagate_nan=tl.PropagateNan.ALL" if dtype.is_float else ""
-                return f"{name}({_bare(lhs)}, {_bare(rhs)}{nan})"
+                return f"{name}({bare(lhs)}, {bare(rhs)}{nan})"
             case _:
                 raise AssertionError(f"unknown operator {op}")
 
@@ -326,12 +275,12 @@ class TritonWriter:
 
     def _constant_power(self, x: str, n: float, dtype: DType) -> str | None:
         if dtype.is_int:
-            return self._call("integer_power", x, str(int(n))) if 0 <= n < _BITS[dtype] else None
+            return self._call("integer_power", x, str(int(n))) if 0 <= n < BITS[dtype] else None
         suffix = "_64" if dtype is DType.FLOAT64 else ""
         match n:
             case 0.5 | -0.5:
                 # Other than a root, a power is not negative zero, nor NaN for -inf.
-                magnitude = f'tl.where({_bare(x)} == float("-inf"), float("inf"), {x} + 0.0)'
+                magnitude = f'tl.where({bare(x)} == float("-inf"), float("inf"), {x} + 0.0)'
                 root = "square_root" if n > 0 else "reciprocal_root"
                 return self._call(root + suffix, magnitude)
             case 1:
@@ -359,7 +308,7 @@ class TritonWriter:
             return x
         if source.is_float and to.is_int:
             return self._call(f"to_{to.value}", x)
-        return f"tl.cast({_bare(x)}, {type_name(to)})"
+        return f"tl.cast({bare(x)}, {type_name(to)})"
 
     def _gather(self, node: Gather, texts: dict[Expr, str]) -> str:
         slot = f"t{node.slot}"
@@ -368,7 +317,7 @@ class TritonWriter:
             text = self._typed(index, texts)
             size, stride = f"{slot}_size{dimension}", f"{slot}_stride{dimension}"
             if is_not_negative(index, self.not_negative):
-                place = f"tl.minimum({_bare(text)}, {size} - 1)"
+                place = f"tl.minimum({bare(text)}, {size} - 1)"
             else:
                 place = self._call("wrapped", text, size)
             if self.wide_index:
@@ -402,30 +351,3 @@ def _outside_reductions(root: Expr) -> Iterator[Expr]:
         stack.append((node, True))
         if not isinstance(node, Reduce):
             stack.extend((child, False) for child in reversed(node.children))
-
-
-def _neutral(op: ReduceOp, dtype: DType) -> int | float:
-    if op is ReduceOp.SUM:
-        return 0.0 if dtype.is_float else 0
-    if dtype.is_float:
-        return -math.inf if op is ReduceOp.MAX else math.inf
-    half = 1 << (_BITS[dtype] - 1)
-    return -half if op is ReduceOp.MAX else half - 1
-
-
-def _literal(value: bool | float) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return f'float("{value}")'
-    return repr(value)
-
-
-def _bare(text: str) -> str:
-    """``text`` without parentheses around the whole of it."""
-    if not (text.startswith("(") and text.endswith(")")):
-        return text
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "(") - (letter == ")")
-        if depth == 0 and place < len(text) - 1:
-            return text
-    return text[1:-1]

@@ -14,7 +14,8 @@ from attnc.bounds.terms import symbol
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, walk
 from attnc.plan import Plan
 from attnc.render.rounding import SCALE, tolerant_nodes
-from attnc.render.triton_expressions import TritonWriter, type_name
+from attnc.render.triton_expressions import TritonWriter
+from attnc.render.triton_names import type_name
 from attnc.schedule import Schedule
 from attnc.target import INTERPRETER
 from attnc.tiles import padded

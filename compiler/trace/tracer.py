@@ -26,7 +26,7 @@ from attnc.errors import (
 )
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
-from attnc.trace import activations  # noqa: F401  (fills the table of functions)
+from attnc.trace import activations, extremes  # noqa: F401  (they fill the table of functions)
 from attnc.trace.context import Context, TracedValue, refuse
 from attnc.trace.location import Location, call_mod, raised_at, user_location
 from attnc.trace.memory import recall, recipe_of, remember
