@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+# As many workers as cores, each with a part of the tests; one that is done takes from the others.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
 LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplify.py)
 
@@ -29,13 +31,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 slow: $(INSTALLED)  ## run the tests that take too long for every day
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED)  ## run the laws over many more random programs
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest $(LAWS) $(PYTEST_ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) $(LAWS) $(PYTEST_ARGS)
 
 demo: $(INSTALLED)  ## embed 300 sentences with a real model, packed, and compare
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python examples/embed_sentences.py
