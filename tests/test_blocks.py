@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnc.blocks import Geometry, classify, witnesses
+from attnc.blocks import classify
 from attnc.evaluate import evaluate
-from attnc.intervals import Facts
 from attnc.ir import (
     B_IDX,
     FALSE,
@@ -194,12 +193,3 @@ def test_common_masks_need_no_elements_and_little_memory(mask: Expr) -> None:
     tracemalloc.stop()
     assert result.n_evaluated == 0
     assert peak < result.table.n_tiles / 2
-
-
-def test_witnesses_are_pairs_of_the_tile() -> None:
-    """On the diagonal of a causal mask a visible and a hidden pair are given; elsewhere one."""
-    geometry = Geometry(1, 1, 100, 100, 32, 32)
-
-    assert witnesses(CAUSAL, 0, 0, 1, 1, geometry, Facts()) == ((32, 32), (32, 33))
-    assert witnesses(CAUSAL, 0, 0, 2, 1, geometry, Facts()) == ((64, 32), None)
-    assert witnesses(CAUSAL, 0, 0, 0, 1, geometry, Facts()) == (None, (0, 32))

@@ -58,14 +58,36 @@ def unary(op: UnaryOp, x: Range, dtype: DType) -> Range:
                 lo, hi = function(np.maximum(x.lo, start)), function(np.maximum(x.hi, start))
                 return widened(lo, hi, x.may_nan | (x.lo < start))
             case UnaryOp.SIN | UnaryOp.COS:
-                one = np.ones(1, x.lo.dtype)
-                may_nan = x.may_nan | np.isinf(x.lo) | np.isinf(x.hi)
-                return widened(-one, one, may_nan)
+                return _wave(x, 0.0 if op is UnaryOp.COS else 0.5 * np.pi)
             case UnaryOp.SIGMOID | UnaryOp.ERF:
                 one = np.ones(1, x.lo.dtype)
                 return widened(-one if op is UnaryOp.ERF else 0 * one, one, x.may_nan)
             case _:
                 return everything(dtype)
+
+
+def _wave(x: Range, peak: float) -> Range:
+    """Range of the cosine moved by ``peak``: that of its ends, and the extremes between them."""
+    lo, hi = x.lo.astype(np.float64), x.hi.astype(np.float64)
+    # Where reducing the argument could itself be wrong by much, nothing is known.
+    usable = (np.abs(lo) < 1e6) & (np.abs(hi) < 1e6)
+    lo, hi = np.where(usable, lo, 0.0), np.where(usable, hi, 0.0)
+    ends = np.cos(lo - peak), np.cos(hi - peak)
+    least = np.where(_holds_multiple(lo, hi, peak + np.pi), -1.0, np.minimum(*ends))
+    greatest = np.where(_holds_multiple(lo, hi, peak), 1.0, np.maximum(*ends))
+    number = x.lo.dtype.type
+    return widened(
+        # What the function gives near a zero is wrong by the rounding of its argument.
+        np.where(usable, np.maximum(least - 1e-9, -1.0), -1.0).astype(number),
+        np.where(usable, np.minimum(greatest + 1e-9, 1.0), 1.0).astype(number),
+        x.may_nan | np.isinf(x.lo) | np.isinf(x.hi),
+    )
+
+
+def _holds_multiple(lo: Array, hi: Array, offset: float) -> Flags:
+    """Whether some ``offset + 2 pi k`` lies in ``[lo, hi]``, give or take a little."""
+    turn = 2 * np.pi
+    return np.asarray(np.floor((hi + 1e-6 - offset) / turn) >= (lo - 1e-6 - offset) / turn)
 
 
 def binary(op: BinaryOp, x: Range, y: Range, dtype: DType, *, same: bool) -> Range:

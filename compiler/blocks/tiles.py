@@ -1,0 +1,112 @@
+"""Kinds of single tiles that the analysis of whole tiles leaves open.
+
+Two witnesses, a visible and a hidden pair, prove PARTIAL. Where they are not found at the corners
+and at some places inside, the tile is cut into smaller boxes (see ``refine``); the few tiles that
+are still open are evaluated element by element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attnc.blocks.geometry import Geometry, Ints, Rectangles, tokens, tokens_of, truths_on
+from attnc.blocks.refine import refine
+from attnc.blocks.values import evaluated, positions
+from attnc.intervals import Facts, Truth
+from attnc.ir import Expr
+from attnc.run_table import Kind
+
+Flags = NDArray[np.bool_]
+
+_MAX_ELEMENTS = 1 << 22
+_MAX_POINTS = 1 << 20
+
+# Corners of a tile, whether at its last row and at its last column: those that tell most first.
+_CORNERS = ((True, False), (False, True)), ((False, False), (True, True))
+# Places inside a tile, in 64ths of its (height, width).
+_INSIDE = (
+    (32, 32),
+    (64, 32),
+    (32, 0),
+    (0, 32),
+    (32, 64),
+    (16, 16),
+    (48, 48),
+    (16, 48),
+    (48, 16),
+    (21, 21),
+    (43, 43),
+    (5, 59),
+    (59, 5),
+    (27, 9),
+    (9, 27),
+    (54, 37),
+)
+
+
+def kinds_of_tiles(
+    mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts
+) -> tuple[NDArray[np.int8], int]:
+    """Kind of each open tile, and how many needed all their elements."""
+    kinds = np.full(len(tiles), Kind.PARTIAL, np.int8)
+    undecided = np.arange(len(tiles))
+    visible, hidden = np.zeros(len(tiles), bool), np.zeros(len(tiles), bool)
+    rows = tokens_of(geometry.block_m, geometry.n_queries)
+    columns = tokens_of(geometry.block_n, geometry.n_keys)
+    for corners in _CORNERS:
+        for last_row, last_column in corners:
+            q_idx, kv_idx = rows[last_row], columns[last_column]
+            truths = truths_on(
+                mask, tiles.at(undecided), (q_idx, q_idx), (kv_idx, kv_idx), geometry, facts
+            )
+            visible[undecided] |= truths == Truth.ALWAYS
+            hidden[undecided] |= truths == Truth.NEVER
+        undecided = np.flatnonzero(~(visible & hidden))
+    for part in _slices(undecided, _MAX_POINTS // len(_INSIDE)):
+        values = _values_at(mask, tiles.at(part), _INSIDE, geometry, facts)
+        visible[part] |= values.any(1)
+        hidden[part] |= ~values.all(1)
+    undecided = undecided[~(visible & hidden)[undecided]]
+    refined = refine(mask, tiles.at(undecided), geometry, facts)
+    visible[undecided] |= refined.visible
+    hidden[undecided] |= refined.hidden
+    decided = undecided[~refined.open]
+    kinds[decided] = _kinds(visible[decided], hidden[decided])
+    undecided = undecided[refined.open]
+    for part in _slices(undecided, max(_MAX_ELEMENTS // (geometry.block_m * geometry.block_n), 1)):
+        some = tiles.at(part)
+        q_idx, kv_idx = positions(some, geometry)
+        values = evaluated(mask, some, q_idx[:, :, None], kv_idx[:, None, :], geometry, facts)
+        pairs = values.flatten(1)
+        kinds[part] = _kinds(pairs.any(1).numpy(), ~pairs.all(1).numpy())
+    return kinds, len(undecided)
+
+
+def _kinds(visible: Flags, hidden: Flags) -> NDArray[np.int8]:
+    """Kinds of tiles that hold visible pairs, hidden ones or both."""
+    kinds = np.where(hidden, Kind.PARTIAL, Kind.FULL)
+    return np.where(visible, kinds, Kind.EMPTY).astype(np.int8)
+
+
+def _slices(numbers: Ints, size: int) -> Iterator[Ints]:
+    for first in range(0, len(numbers), size):
+        yield numbers[first : first + size]
+
+
+def _values_at(
+    mask: Expr,
+    tiles: Rectangles,
+    places: Sequence[tuple[int, int]],
+    geometry: Geometry,
+    facts: Facts,
+) -> NDArray[np.bool_]:
+    """Value of ``mask`` at some places of each tile: (n_tiles, n_places)."""
+    q_first, q_last = tokens(tiles.row, geometry.block_m, geometry.n_queries)
+    kv_first, kv_last = tokens(tiles.column, geometry.block_n, geometry.n_keys)
+    shares = np.array(places)
+    q_idx = q_first[:, None] + (q_last - q_first)[:, None] * shares[:, 0] // 64
+    kv_idx = kv_first[:, None] + (kv_last - kv_first)[:, None] * shares[:, 1] // 64
+    return evaluated(mask, tiles, q_idx, kv_idx, geometry, facts).numpy()
