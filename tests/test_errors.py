@@ -469,6 +469,15 @@ def test_tiles_are_numbered_within_the_mask() -> None:
 
 
 @tells(
+    errors.ProofArgumentError,
+    "attnc.prove.symmetric(KV_LEN=300): a pair and its mirror image need equal lengths, but Q_LEN "
+    "is 256.",
+)
+def test_mirrored_pairs_need_equal_lengths() -> None:
+    attnc.prove.symmetric(causal, Q_LEN=256, KV_LEN=300)
+
+
+@tells(
     errors.LibraryArgumentError,
     "attnc.library.windows(size=(4, 4, 4)): give one for each of the 2 axes, or one.",
 )

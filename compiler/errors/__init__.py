@@ -73,6 +73,7 @@ from attnc.errors.toolkit import (
     CheckFailedError,
     InspectionOptionError,
     NotCheckableError,
+    ProofArgumentError,
 )
 from attnc.errors.tracing import (
     BranchOnTracedValueError,
@@ -141,6 +142,7 @@ __all__ = [
     "OfflineCompileError",
     "OptionValueError",
     "PagedCacheError",
+    "ProofArgumentError",
     "RowViewError",
     "ShapeError",
     "SlicedMaskModError",

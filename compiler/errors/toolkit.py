@@ -21,3 +21,7 @@ class NotCheckableError(AttncError, TypeError):
 
 class InspectionOptionError(AttncError, ValueError):
     template = "{option} {value!r}: {problem}"
+
+
+class ProofArgumentError(AttncError, ValueError):
+    template = "attnc.prove.{function}({name}={value!r}): {problem}."

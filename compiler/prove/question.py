@@ -1,0 +1,132 @@
+"""From what users pass, masks and lengths, to expressions over one table of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attnc.block_mask import BlockMask
+from attnc.block_mask.fixed import listed_mod
+from attnc.block_mask.mask import is_sliced
+from attnc.errors import ProofArgumentError, SlicedMaskModError
+from attnc.intervals import Facts
+from attnc.ir import DType, Expr
+from attnc.mods import mod_kind, require_alone, require_kind
+from attnc.printer import format_expr
+from attnc.prove.blame import deciding_term
+from attnc.prove.domain import Domain
+from attnc.prove.everywhere import LONGEST
+from attnc.trace import Location, SlotTable, trace_mask, trace_score
+
+Mask = Callable[..., Any] | BlockMask
+
+_MAX_TEXT = 100
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The sizes that the user gave; those left out are taken from block masks."""
+
+    B: int | None
+    H: int | None
+    Q_LEN: int | None
+    KV_LEN: int | None
+    budget: int
+
+
+@dataclass
+class Question:
+    """Masks traced into one table of tensors, and the pairs they are asked about."""
+
+    function: str
+    lengths: Lengths
+    slots: SlotTable = field(default_factory=SlotTable)
+    locations: dict[Expr, Location] = field(default_factory=dict)
+    block_masks: list[BlockMask] = field(default_factory=list)
+
+    def mask(self, mask: Mask, role: str = "mask") -> Expr:
+        """The predicate of a mask_mod, Kernel or BlockMask.
+
+        Raises:
+            TraceError: The function does something a kernel cannot do.
+            NotAModError, WrongModKindError, KernelPartsError: It is no mask, or more than one.
+            SlicedMaskModError: It was cut out of another block mask.
+        """
+        if isinstance(mask, BlockMask):
+            return self._block_mask(mask)
+        require_kind(mask, "mask_mod", role)
+        require_alone(mask, role)
+        return self._traced(mask)
+
+    def mod(self, mod: Mask) -> Expr:
+        """The expression of a mask, or of a score_mod."""
+        if isinstance(mod, BlockMask) or not callable(mod) or mod_kind(mod) == "mask_mod":
+            return self.mask(mod, "mod")
+        require_alone(mod, "mod")
+        traced = trace_score(mod, self.slots, with_locations=True)
+        self._remember(traced.locations)
+        return traced.expr
+
+    def _block_mask(self, block_mask: BlockMask) -> Expr:
+        if is_sliced(block_mask):
+            raise SlicedMaskModError()
+        self.block_masks.append(block_mask)
+        if block_mask.frozen_mask is not None:
+            return block_mask.frozen_mask
+        device = block_mask.kv_num_blocks.device
+        return self._traced(listed_mod(block_mask.table, block_mask.mask_mod, device))
+
+    def _traced(self, mask: Callable[..., Any]) -> Expr:
+        traced = trace_mask(mask, self.slots, with_locations=True)
+        self._remember(traced.locations)
+        return traced.expr
+
+    def _remember(self, locations: Mapping[Expr, Location]) -> None:
+        for expr, location in locations.items():
+            self.locations.setdefault(expr, location)
+
+    def domain(self) -> Domain:
+        """All pairs asked about.
+
+        Raises:
+            ProofArgumentError: A length is missing, wrong, or not that of a block mask.
+        """
+        given = self.lengths
+        lengths = [mask.seq_lengths for mask in self.block_masks]
+        shapes = [(1, 1, *mask.batch_shape) for mask in self.block_masks]
+        n_queries = self._size("Q_LEN", given.Q_LEN, [queries for queries, _ in lengths])
+        n_keys = self._size("KV_LEN", given.KV_LEN, [keys for _, keys in lengths], n_queries)
+        n_batch = self._size("B", given.B, [shape[-2] for shape in shapes if shape[-2] > 1], 1)
+        n_heads = self._size("H", given.H, [shape[-1] for shape in shapes if shape[-1] > 1], 1)
+        if given.budget < 0:
+            raise self.wrong("budget", given.budget, "it must not be negative")
+        return Domain(n_batch, n_heads, n_queries, n_keys, Facts(tuple(self.slots.tensors)))
+
+    def _size(
+        self, name: str, given: int | None, known: list[int], default: int | None = None
+    ) -> int:
+        """The size given, or that of the block masks, or the default."""
+        for size in known:
+            if given not in (None, size):
+                raise self.wrong(name, given, f"the block mask was made for {size}")
+            given = size
+        value = default if given is None else given
+        if value is None:
+            raise self.wrong(name, None, "only a block mask knows its lengths; give a number")
+        if not 0 <= value <= LONGEST:
+            raise self.wrong(name, value, f"it must be from 0 to {LONGEST}")
+        return value
+
+    def wrong(self, name: str, value: object, problem: str) -> ProofArgumentError:
+        return ProofArgumentError(function=self.function, name=name, value=value, problem=problem)
+
+    def blame(
+        self, mask: Expr, domain: Domain, pair: tuple[int, int, int, int]
+    ) -> tuple[str, Location | None]:
+        """The condition that decides ``mask`` at ``pair``, as text, and its line."""
+        term = deciding_term(mask, domain, pair)
+        text = format_expr(term, max_length=_MAX_TEXT)
+        value = "true" if domain.value_at(term, pair) else "false"
+        location = self.locations.get(term)
+        return (f"`{text}` is {value}" if term.dtype is DType.BOOL else text), location
