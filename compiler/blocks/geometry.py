@@ -80,7 +80,7 @@ def truths_on(
     groups = np.arange(n_groups)
     axes = q_idx, kv_idx
     sides = [
-        _side(groups.repeat(len(axis[0])), [np.tile(end, n_groups) for end in axis], geometry)
+        side(groups.repeat(len(axis[0])), [np.tile(end, n_groups) for end in axis], geometry)
         if n_groups * len(axis[0]) <= len(front)
         else None
         for axis in axes
@@ -90,8 +90,8 @@ def truths_on(
         numbered: list[tuple[Side, Ints | None]] = []
         for known, place, axis in zip(sides, (part.row, part.column), axes, strict=True):
             if known is None:
-                side = _side(part.group, [end.take(place) for end in axis], geometry)
-                numbered.append((side, None))
+                own = side(part.group, [end.take(place) for end in axis], geometry)
+                numbered.append((own, None))
             elif n_groups == 1:
                 numbered.append((known, place))
             else:
@@ -101,14 +101,14 @@ def truths_on(
     return np.concatenate(truths) if truths else np.zeros(0, np.int8)
 
 
-def _side(group: Ints, ends: Sequence[Ints], geometry: Geometry) -> Side:
+def side(group: Ints, ends: Sequence[Ints], geometry: Geometry) -> Side:
     """Rows or columns of boxes: first and last token of each, and its (batch, head) number."""
-    b, h = batch_and_head(group, geometry)
+    b, h = _batch_and_head(group, geometry)
     first, last = ends
     return Side(Boxes((b, b), (h, h), (first, last), (first, last)))
 
 
-def batch_and_head(group: Ints, geometry: Geometry) -> tuple[Ints, Ints]:
+def _batch_and_head(group: Ints, geometry: Geometry) -> tuple[Ints, Ints]:
     """Their numbers, (n,) each, or (1,) where there is only one."""
     nothing = np.zeros(1, np.int64)
     if geometry.n_batch == 1:

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc.blocks.geometry import Geometry, Ints, Rectangles, batch_and_head, tokens
-from attnc.blocks.values import evaluated, positions
-from attnc.intervals import Boxes, Facts, Truth, truth_of
+from attnc.blocks.geometry import Geometry, Ints, Rectangles, side
+from attnc.blocks.values import evaluated
+from attnc.intervals import Facts, Products, Side, Truth, truth_of
+from attnc.intervals.boxes import Truths
 from attnc.ir import Expr, Index, Level
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 _MIN_BOXES, _ELEMENTS_PER_BOX = 64, 16  # how much a tile may take: fewer than its elements
-_FIRST_TILES, _MAX_TILES = 1 << 5, 1 << 10
-_MAX_SCORES = 1 << 22
+_FIRST_TILES, _MAX_TILES = 1 << 5, 1 << 11
+_MAX_SCORES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,109 +37,164 @@ class Refined:
     open: Flags
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """Boxes, each a piece of the tile ``owner``; both ends inclusive, in tokens."""
-
-    owner: Ints
-    q_first: Ints
-    q_last: Ints
-    kv_first: Ints
-    kv_last: Ints
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def at(self, where: Ints) -> _Pieces:
-        ends = (self.q_first, self.q_last, self.kv_first, self.kv_last)
-        return _Pieces(self.owner.take(where), *(end.take(where) for end in ends))
-
-
 def refine(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) -> Refined:
     """What cutting ``tiles`` tells about each of them; those that would take too long are open."""
     n = len(tiles)
     result = Refined(np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool))
     first, size = 0, _FIRST_TILES
     while first < n:
-        part = slice(first, first + size)
-        some = _refined(mask, tiles.at(np.arange(n)[part]), geometry, facts)
+        part = np.arange(first, min(first + size, n))
+        some = _refined(mask, tiles.at(part), geometry, facts)
         result.visible[part], result.hidden[part] = some.visible, some.hidden
         result.open[part] = some.open
-        if 2 * np.count_nonzero(some.open) > len(some.open):
+        if 2 * np.count_nonzero(some.open) > len(part):
             break  # a mask that intervals do not understand: the others would only take longer
         first, size = first + size, _MAX_TILES
     return result
 
 
 def _refined(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) -> Refined:
-    q_idx = tokens(tiles.row, geometry.block_m, geometry.n_queries)
-    kv_idx = tokens(tiles.column, geometry.block_n, geometry.n_keys)
-    b, h = batch_and_head(tiles.group, geometry)
     n = len(tiles)
     visible, hidden, is_open = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool)
     n_boxes = np.zeros(n, np.int64)
     most = max(geometry.block_m * geometry.block_n // _ELEMENTS_PER_BOX, _MIN_BOXES)
-    jumps = None
-    pieces = _Pieces(np.arange(n), *q_idx, *kv_idx)
+    rows, row = _lines(Level.ROW, tiles.group, tiles.row, mask, geometry, facts)
+    columns, column = _lines(Level.COLUMN, tiles.group, tiles.column, mask, geometry, facts)
+    # Boxes: the tile that each is a piece of, and its numbers among ``rows`` and ``columns``.
+    owner = np.arange(n)
 
-    def truths_at(q: tuple[Ints, Ints], kv: tuple[Ints, Ints]) -> NDArray[np.int8]:
-        groups = [x if len(x) == 1 else x.take(pieces.owner) for x in (b, h)]
-        return truth_of(mask, Boxes(*((x, x) for x in groups), q, kv), facts)
+    def note(truths: Truths) -> None:
+        visible[owner[truths == Truth.ALWAYS]] = True
+        hidden[owner[truths == Truth.NEVER]] = True
 
-    while len(pieces):
-        n_boxes += np.bincount(pieces.owner, minlength=n)
-        truths = truths_at((pieces.q_first, pieces.q_last), (pieces.kv_first, pieces.kv_last))
-        visible[pieces.owner[truths == Truth.ALWAYS]] = True
-        hidden[pieces.owner[truths == Truth.NEVER]] = True
-        is_point = (pieces.q_first == pieces.q_last) & (pieces.kv_first == pieces.kv_last)
-        is_open[pieces.owner[(truths == Truth.MAYBE) & is_point]] = True
-        pieces = pieces.at(np.flatnonzero(truths == Truth.MAYBE))
-        for q, kv in ((pieces.q_last, pieces.kv_first), (pieces.q_first, pieces.kv_last)):
-            if len(pieces):
-                truths = truths_at((q, q), (kv, kv))
-                visible[pieces.owner[truths == Truth.ALWAYS]] = True
-                hidden[pieces.owner[truths == Truth.NEVER]] = True
+    while len(owner):
+        n_boxes += np.bincount(owner, minlength=n)
+        truths = truth_of(mask, Products(rows.side(), columns.side(), row, column), facts)
+        note(truths)
+        maybe = np.flatnonzero(truths == Truth.MAYBE)
+        owner, row, column = owner.take(maybe), row.take(maybe), column.take(maybe)
+        is_point = rows.is_point.take(row) & columns.is_point.take(column)
+        is_open[owner[is_point]] = True
+        for last_row in (True, False):
+            corners = rows.side(last_row), columns.side(not last_row)
+            note(truth_of(mask, Products(*corners, row, column), facts))
         is_open |= n_boxes > most
-        is_decided = visible & hidden
-        pieces = pieces.at(np.flatnonzero(~(is_decided | is_open)[pieces.owner]))
-        if len(pieces) and jumps is None:
-            jumps = _jumps(mask, tiles, geometry, facts)
-        if jumps is not None:
-            pieces = _cut(pieces, q_idx[0], kv_idx[0], jumps)
+        left = np.flatnonzero(~((visible & hidden) | is_open)[owner])
+        owner, row, column = owner.take(left), row.take(left), column.take(left)
+        rows, row = rows.only(row)
+        columns, column = columns.only(column)
+        rows, columns = rows.cut(), columns.cut()
+        owner = np.concatenate([owner] * 4)
+        row = np.concatenate([2 * row, 2 * row, 2 * row + 1, 2 * row + 1])
+        column = np.concatenate([2 * column, 2 * column + 1, 2 * column, 2 * column + 1])
+        holds = np.flatnonzero(rows.holds.take(row) & columns.holds.take(column))
+        owner, row, column = owner.take(holds), row.take(holds), column.take(holds)
     return Refined(visible, hidden, is_open & ~(visible & hidden))
 
 
-def _jumps(
-    mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts
-) -> tuple[Floats, Floats]:
-    """How much jumps between each row of a tile and the one before it, and likewise columns.
+@dataclass(frozen=True)
+class _Lines:
+    """The rows (or columns) of tokens of several tiles, cut into intervals.
 
-    (n_tiles, block_m) and (n_tiles, block_n): sums over the greatest expressions that depend on
-    the row (or column) alone, each with its largest jump in the tile as 1.
+    ``jumps``: (n_lines, block), see ``_jumps``. ``starts, group``: (n_lines,), first token and
+    (batch, head) number. ``line, first, last``: (n_intervals,), the line that each interval is of
+    and its ends in it, both inclusive.
     """
-    q_idx, kv_idx = positions(tiles, geometry)
-    rows, columns = np.zeros(q_idx.shape, np.float32), np.zeros(kv_idx.shape, np.float32)
-    for atom, level in _atoms(mask, facts):
-        side, places = (rows, q_idx) if level is Level.ROW else (columns, kv_idx)
-        values = evaluated(atom, tiles, places, places, geometry, facts)
-        side += _relative_jumps(values.to(torch.float64).numpy())
-    return rows, columns
+
+    jumps: Floats
+    starts: Ints
+    group: Ints
+    line: Ints
+    first: Ints
+    last: Ints
+    geometry: Geometry
+
+    @property
+    def is_point(self) -> Flags:
+        return np.asarray(self.first == self.last)
+
+    @property
+    def holds(self) -> Flags:
+        """Whether an interval holds anything."""
+        return np.asarray(self.first <= self.last)
+
+    def side(self, at_last: bool | None = None) -> Side:
+        """The intervals as sides of boxes; only their last or first tokens if that is given."""
+        start = self.starts.take(self.line)
+        first = start + (self.last if at_last else self.first)
+        last = start + (self.first if at_last is False else self.last)
+        return side(self.group.take(self.line), (first, last), self.geometry)
+
+    def only(self, used: Ints) -> tuple[_Lines, Ints]:
+        """The intervals with these numbers, each once, and the new numbers."""
+        is_used = np.zeros(len(self.line), bool)
+        is_used[used] = True
+        kept = np.flatnonzero(is_used)
+        number = np.cumsum(is_used) - 1
+        return self._with(*(x.take(kept) for x in (self.line, self.first, self.last))), number[used]
+
+    def cut(self) -> _Lines:
+        """Interval ``i`` in two, ``2 i`` and ``2 i + 1``, where most jumps.
+
+        The first part of a single token is empty.
+        """
+        cuts = np.empty_like(self.first)
+        n = self.jumps.shape[1]
+        places = np.arange(n, dtype=np.int32)
+        step = max(_MAX_SCORES // n, 1)
+        for begin in range(0, len(cuts), step):
+            part = slice(begin, begin + step)
+            low, high = self.first[part, None], self.last[part, None]
+            # Among equal jumps the most central.
+            distance = np.abs(2 * places - (low + high + 1).astype(np.float32))
+            scores = self.jumps[self.line[part]] - distance / np.float32(1e4 * n)
+            scores[(places <= low) | (places > high)] = -np.inf
+            best = np.argmax(scores, axis=1)
+            cuts[part] = np.where(low == high, low, best[:, None])[:, 0]
+        first, last = (np.repeat(x, 2) for x in (self.first, self.last))
+        last[::2], first[1::2] = cuts - 1, cuts
+        return self._with(np.repeat(self.line, 2), first, last)
+
+    def _with(self, line: Ints, first: Ints, last: Ints) -> _Lines:
+        return _Lines(self.jumps, self.starts, self.group, line, first, last, self.geometry)
 
 
-def _atoms(mask: Expr, facts: Facts) -> Iterator[tuple[Expr, Level]]:
-    """The greatest parts of ``mask`` that depend on its row alone or on its column alone."""
+def _lines(
+    level: Level, group: Ints, block: Ints, mask: Expr, geometry: Geometry, facts: Facts
+) -> tuple[_Lines, Ints]:
+    """The rows (or columns) of tiles, each once, whole; and the number of that of each tile."""
+    is_row = level is Level.ROW
+    size, length, n_blocks = (
+        (geometry.block_m, geometry.n_queries, geometry.n_q_blocks)
+        if is_row
+        else (geometry.block_n, geometry.n_keys, geometry.n_kv_blocks)
+    )
+    keys, number = np.unique(group * n_blocks + block, return_inverse=True)
+    groups, blocks = np.divmod(keys, n_blocks)
+    starts = blocks * size
+    places = np.minimum(starts[:, None] + np.arange(size), length - 1)
+    jumps = np.zeros(places.shape, np.float32)
+    for atom in _atoms(mask, level, facts):
+        values = evaluated(atom, groups, places, places, geometry, facts)
+        jumps += _relative_jumps(values.to(torch.float64).numpy())
+    line = np.arange(len(keys))
+    last = np.minimum(size, length - starts) - 1
+    return _Lines(jumps, starts, groups, line, np.zeros_like(line), last, geometry), number
+
+
+def _atoms(mask: Expr, level: Level, facts: Facts) -> Iterator[Expr]:
+    """The greatest parts of ``mask`` that depend on its row alone (or on its column alone)."""
     levels = dict(facts.levels_of(mask))
-    one_sided = (Level.ROW, Level.COLUMN)
     found = {
-        child: levels[child]
-        for node, level in levels.items()
-        if level is Level.ELEMENT
+        child
+        for node in levels
+        if levels[node] is Level.ELEMENT
         for child in node.children
-        if levels[child] in one_sided and not isinstance(child, Index)
+        if levels[child] is level and not isinstance(child, Index)
     }
-    if levels[mask] in one_sided:
-        found[mask] = levels[mask]
-    yield from found.items()
+    if levels[mask] is level:
+        found.add(mask)
+    return (node for node in levels if node in found)
 
 
 def _relative_jumps(values: NDArray[np.float64]) -> Floats:
@@ -149,42 +205,3 @@ def _relative_jumps(values: NDArray[np.float64]) -> Floats:
     result = np.zeros(values.shape, np.float32)
     result[:, 1:] = jumps / np.where(largest > 0, largest, 1)
     return result
-
-
-def _cut(
-    pieces: _Pieces, first_row: Ints, first_column: Ints, jumps: tuple[Floats, Floats]
-) -> _Pieces:
-    """Pieces cut in each axis where most jumps."""
-    q_cut = _cuts(pieces.owner, pieces.q_first, pieces.q_last, first_row, jumps[0])
-    kv_cut = _cuts(pieces.owner, pieces.kv_first, pieces.kv_last, first_column, jumps[1])
-    parts = [
-        _Pieces(pieces.owner, *q, *kv)
-        for q in ((pieces.q_first, q_cut - 1), (q_cut, pieces.q_last))
-        for kv in ((pieces.kv_first, kv_cut - 1), (kv_cut, pieces.kv_last))
-    ]
-    joined = _Pieces(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("owner", "q_first", "q_last", "kv_first", "kv_last")
-        )
-    )
-    # The cut of a single row lies at its own place: nothing is before it.
-    holds = (joined.q_first <= joined.q_last) & (joined.kv_first <= joined.kv_last)
-    return joined.at(np.flatnonzero(holds))
-
-
-def _cuts(owner: Ints, first: Ints, last: Ints, start: Ints, jumps: Floats) -> Ints:
-    """Where to cut each interval: the first token of its second part."""
-    cuts = np.empty_like(first)
-    n = jumps.shape[1]
-    places = np.arange(n)
-    for begin in range(0, len(owner), max(_MAX_SCORES // n, 1)):
-        part = slice(begin, begin + max(_MAX_SCORES // n, 1))
-        base = start[owner[part]]
-        low, high = (first[part] - base)[:, None], (last[part] - base)[:, None]
-        # Among equal jumps the most central.
-        central = np.abs(2 * places - low - high - 1) / np.float32(1e4 * n)
-        scores = np.where((places > low) & (places <= high), jumps[owner[part]] - central, -np.inf)
-        best = np.argmax(scores, axis=1)
-        cuts[part] = np.where(low[:, 0] == high[:, 0], low[:, 0], best) + base
-    return cuts

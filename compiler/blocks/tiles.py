@@ -79,7 +79,7 @@ def kinds_of_tiles(
     for part in _slices(undecided, max(_MAX_ELEMENTS // (geometry.block_m * geometry.block_n), 1)):
         some = tiles.at(part)
         q_idx, kv_idx = positions(some, geometry)
-        values = evaluated(mask, some, q_idx[:, :, None], kv_idx[:, None, :], geometry, facts)
+        values = evaluated(mask, some.group, q_idx[:, :, None], kv_idx[:, None, :], geometry, facts)
         pairs = values.flatten(1)
         kinds[part] = _kinds(pairs.any(1).numpy(), ~pairs.all(1).numpy())
     return kinds, len(undecided)
@@ -109,4 +109,4 @@ def _values_at(
     shares = np.array(places)
     q_idx = q_first[:, None] + (q_last - q_first)[:, None] * shares[:, 0] // 64
     kv_idx = kv_first[:, None] + (kv_last - kv_first)[:, None] * shares[:, 1] // 64
-    return evaluated(mask, tiles, q_idx, kv_idx, geometry, facts).numpy()
+    return evaluated(mask, tiles.group, q_idx, kv_idx, geometry, facts).numpy()

@@ -23,12 +23,16 @@ def positions(tiles: Rectangles, geometry: Geometry) -> tuple[Ints, Ints]:
 
 
 def evaluated(
-    expr: Expr, tiles: Rectangles, q_idx: Ints, kv_idx: Ints, geometry: Geometry, facts: Facts
+    expr: Expr, group: Ints, q_idx: Ints, kv_idx: Ints, geometry: Geometry, facts: Facts
 ) -> torch.Tensor:
-    """Value of ``expr`` on positions whose first axis is that of ``tiles``; on the CPU."""
+    """Value of ``expr`` on positions; on the CPU.
+
+    ``group``: (n,), (batch, head) number of each line of ``q_idx`` and ``kv_idx`` along their first
+    axis.
+    """
     shape = np.broadcast_shapes(q_idx.shape, kv_idx.shape)
-    b, h = np.divmod(tiles.group, geometry.n_heads)
-    lines = (len(tiles),) + (1,) * (len(shape) - 1)
+    b, h = np.divmod(group, geometry.n_heads)
+    lines = (len(group),) + (1,) * (len(shape) - 1)
     # Numbers on the CPU go with tensors of any device.
     devices = (t.device for t in facts.tensors if t.dim() or t.device.type != "cpu")
     device = next(devices, torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -23,16 +24,13 @@ def linear_bounds(
 
     None where no term occurs on both sides, so that nothing is gained over interval arithmetic.
     """
-    constant = Const | Param
-    if isinstance(lhs, constant) or isinstance(rhs, constant) or not (lhs.children + rhs.children):
+    form = _linear_form(lhs, rhs, sign)
+    if form is None:
         return None
-    terms: dict[Expr, int] = {}
-    inner: list[Expr] = []
-    if not _collect(lhs, 1, terms, inner) | _collect(rhs, sign, terms, inner):
-        return None
+    terms, inner = form
     lo, hi, exact = np.zeros(1, np.int64), np.zeros(1, np.int64), np.ones(1, bool)
     magnitude = np.zeros(1)
-    for term, factor in terms.items():
+    for term, factor in terms:
         x = values[term]
         assert isinstance(x, Range)
         ends = (x.lo, x.hi) if factor >= 0 else (x.hi, x.lo)
@@ -44,6 +42,21 @@ def linear_bounds(
         assert isinstance(x, Range)
         exact = exact & ~x.wrapped
     return lo, hi, exact & (magnitude < 2.0**62)
+
+
+@functools.lru_cache(maxsize=1024)
+def _linear_form(
+    lhs: Expr, rhs: Expr, sign: int
+) -> tuple[tuple[tuple[Expr, int], ...], tuple[Expr, ...]] | None:
+    """Terms of ``lhs + sign * rhs`` with their factors, and the sums within; None if none repeats."""
+    constant = Const | Param
+    if isinstance(lhs, constant) or isinstance(rhs, constant) or not (lhs.children + rhs.children):
+        return None
+    terms: dict[Expr, int] = {}
+    inner: list[Expr] = []
+    if not _collect(lhs, 1, terms, inner) | _collect(rhs, sign, terms, inner):
+        return None
+    return tuple(terms.items()), tuple(inner)
 
 
 def _collect(expr: Expr, factor: int, terms: dict[Expr, int], inner: list[Expr]) -> bool:
