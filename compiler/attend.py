@@ -148,8 +148,7 @@ def _attend_in_graph(
     if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
     if not q.is_meta and torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+        q, k, v = _lowered(q, k, v)
     _check_inputs(q, k, v, enable_gqa)
     return attend_in_graph(q, k, v, mask, score, scale, wants_lse, wants_max, backend, strict)
 
@@ -171,8 +170,7 @@ def _attend(
     if not (is_tensor and isinstance(v, torch.Tensor)):
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
     if torch.is_autocast_enabled("cpu") if q.is_cpu else _is_autocast_elsewhere(q):
-        dtype = torch.get_autocast_dtype(q.device.type)
-        q, k, v = q.to(dtype), k.to(dtype), v.to(dtype)
+        q, k, v = _lowered(q, k, v)
     layout = layout_of(q, k, v, enable_gqa, _check_inputs)
     if q.is_neg() or k.is_neg() or v.is_neg():
         q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
@@ -214,6 +212,12 @@ def _attend(
 
 def _is_autocast_elsewhere(q: torch.Tensor) -> bool:
     return not q.is_meta and torch.is_autocast_enabled(q.device.type)
+
+
+def _lowered(*inputs: torch.Tensor) -> list[torch.Tensor]:
+    """What autocast makes of ``inputs``; as in PyTorch, float64 stays."""
+    dtype = torch.get_autocast_dtype(inputs[0].device.type)
+    return [x if x.dtype is torch.float64 else x.to(dtype) for x in inputs]
 
 
 def _class_of(value: Any) -> str:
@@ -271,7 +275,7 @@ def _resolved_mask(mask: Any, q: torch.Tensor, k: torch.Tensor) -> Mod | Fixed:
 def _is_followed(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, captured: Sequence[torch.Tensor]
 ) -> bool:
-    """Whether something differentiates or maps the call: autograd, or a transform of torch.func."""
+    """Whether autograd differentiates the call, or torch.func transforms what is around it."""
     if torch.is_grad_enabled():
         if q.requires_grad or k.requires_grad or v.requires_grad:
             return True
@@ -280,10 +284,7 @@ def _is_followed(
                 return True
     if forward_ad._current_level >= 0:
         return True
-    if torch._C._functorch.maybe_current_level() is None:
-        return False
-    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return any(is_wrapped(tensor) for tensor in (q, k, v, *captured))
+    return torch._C._functorch.maybe_current_level() is not None
 
 
 def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:

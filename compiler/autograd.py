@@ -139,6 +139,20 @@ def attend_with_gradients(
     """
     mask, score, _, slots, given = program
     tensors = captured_on_device(program.tensors, q)
+    if not _is_followed(q, k, v, *tensors):
+        # A transform of something else wraps whatever is made inside it, outputs of kernels too.
+        with torch._C._DisableFuncTorch():
+            return run_program(
+                q,
+                k,
+                v,
+                program,
+                scale,
+                backend,
+                wants_lse=wants_lse,
+                wants_max=wants_max,
+                strict=strict,
+            )
     call = KernelCall(mask, score, tuple(slots), given, scale, backend, wants_max, strict)
     outputs = attend_followed(call, q, k, v, tensors, differentiable_slots(score))
     return outputs if wants_lse else outputs._replace(lse=None)
@@ -162,7 +176,10 @@ def attend_followed(
         slots: Numbers of those that a gradient flows back to.
         is_operator: This is what an operator does where autograd looks at it.
     """
-    tensors = [t if slot in slots else _constant(t) for slot, t in enumerate(tensors)]
+    tensors = [
+        t if slot in slots and not t.is_inference() else _constant(t)
+        for slot, t in enumerate(tensors)
+    ]
     inputs = (q, k, v, *tensors)
     is_transformed = torch._C._are_functorch_transforms_active()
     is_followed = is_transformed or forward_ad._current_level >= 0
@@ -176,6 +193,11 @@ def attend_followed(
         with enable_single_level_autograd_function():
             found = _applied(_OperatorAttention, call, *inputs)
     return Outputs(found[0], found[1], found[2] if len(found) > 2 else None)
+
+
+def _is_followed(*inputs: torch.Tensor) -> bool:
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return forward_ad._current_level >= 0 or any(x.requires_grad or is_wrapped(x) for x in inputs)
 
 
 def _applied(function: Any, *arguments: Any) -> tuple[torch.Tensor, ...]:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from attnc.autograd import attend_followed
 from attnc.block_mask.fixed import as_function
+from attnc.errors import FunctionTransformError
 from attnc.evaluate import evaluate
 from attnc.in_graph.texts import expr_of, program_of, table_of
 from attnc.ir import Expr
@@ -300,6 +302,8 @@ def _attention_with_graph(
     """``_attention`` as autograd sees it."""
     slots = differentiable_slots(parse_expr(score)) if score else frozenset()
     followed = [q, k, v, *(captured[slot] for slot in slots)]
+    if forward_ad._current_level >= 0 and any(_has_tangent(tensor) for tensor in followed):
+        raise FunctionTransformError(what="an input")
     if not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in followed)):
         with torch._C._AutoDispatchBelowAutograd():
             return attention_op(  # type: ignore[no-any-return]
@@ -323,6 +327,10 @@ def _attention_with_graph(
     )
     outputs = attend_followed(call, q, k, v, [*captured, *blocks], slots, is_operator=True)
     return _as_tuple(outputs, wants_lse, wants_max)
+
+
+def _has_tangent(tensor: torch.Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _as_tuple(
