@@ -111,7 +111,8 @@ class RunTable:
         if not used.all():
             rows, starts, stops, kinds = rows[used], starts[used], stops[used], kinds[used]
         order = _order(rows, starts)
-        rows, starts, stops, kinds = (x.take(order) for x in (rows, starts, stops, kinds))
+        rows, starts, stops = rows.take(order), starts.take(order), stops.take(order)
+        kinds = kinds.take(order)
         is_first = np.ones(len(rows), bool)
         is_first[1:] = (rows[1:] != rows[:-1]) | (starts[1:] != stops[:-1])
         is_first[1:] |= kinds[1:] != kinds[:-1]

@@ -79,8 +79,8 @@ def kinds_of_tiles(
     for part in _slices(undecided, max(_MAX_ELEMENTS // (geometry.block_m * geometry.block_n), 1)):
         some = tiles.at(part)
         q_idx, kv_idx = positions(some, geometry)
-        values = evaluated(mask, some.group, q_idx[:, :, None], kv_idx[:, None, :], geometry, facts)
-        pairs = values.flatten(1)
+        places = q_idx[:, :, None], kv_idx[:, None, :]
+        pairs = evaluated(mask, some.group, *places, geometry, facts).flatten(1)
         kinds[part] = _kinds(pairs.any(1).numpy(), ~pairs.all(1).numpy())
     return kinds, len(undecided)
 

@@ -93,14 +93,14 @@ def taken(value: Value, places: Ints | None) -> Value:
     if not isinstance(value, Range):
         return _taken(value, places)
     lo = _taken(value.lo, places)
-    bits = value.zeros, value.ones
     return Range(
         lo,
         lo if value.hi is value.lo else _taken(value.hi, places),
         _taken(value.may_nan, places),
         _taken(value.wrapped, places),
-        *(None if known is None else _taken(known, places) for known in bits),
-        congruence=value.congruence,
+        None if value.zeros is None else _taken(value.zeros, places),
+        None if value.ones is None else _taken(value.ones, places),
+        value.congruence,
     )
 
 

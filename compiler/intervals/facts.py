@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from attnc.evaluate import evaluate
 from attnc.intervals.pyramid import TensorRanges
 from attnc.ir import DType, Expr, Index, IndexName, Level, Ref, Score, walk
 
@@ -21,6 +22,7 @@ class Facts:
     tensors: Sequence[torch.Tensor] = ()
     params: Sequence[bool | int | float] | None = None
     _ranges: dict[tuple[int, DType], TensorRanges] = field(default_factory=dict)
+    _loaded: dict[Expr, TensorRanges] = field(default_factory=dict)
     _levels: dict[Expr, tuple[tuple[Expr, Level], ...]] = field(default_factory=dict)
 
     def ranges_of(self, slot: int, load_dtype: DType) -> TensorRanges:
@@ -29,6 +31,37 @@ class Facts:
         if key not in self._ranges:
             self._ranges[key] = TensorRanges.of(self.tensors[slot], load_dtype)
         return self._ranges[key]
+
+    def ranges_over(self, node: Expr, extents: Mapping[IndexName, int]) -> TensorRanges:
+        """Range structure of the values of ``node`` at all coordinates below ``extents``.
+
+        They are those that it reads, in the order of its dimensions.
+        """
+        shape = tuple(extents.values())
+        known = self._loaded.get(node)
+        if known is None or any(size < n for size, n in zip(known.sizes, shape, strict=True)):
+            known = TensorRanges.of(self._values_of(node, extents), node.dtype)
+            self._loaded[node] = known
+        return known
+
+    def _values_of(self, node: Expr, extents: Mapping[IndexName, int]) -> torch.Tensor:
+        # Numbers on the CPU go with tensors of any device.
+        devices = (t.device for t in self.tensors if t.dim() or t.device.type != "cpu")
+        device = next(devices, torch.device("cpu"))
+        at = {name: torch.zeros((), dtype=torch.int32, device=device) for name in IndexName}
+        for axis, (name, n) in enumerate(extents.items()):
+            shape = [n if axis == i else 1 for i in range(len(extents))]
+            at[name] = torch.arange(n, dtype=torch.int32, device=device).reshape(shape)
+        values = evaluate(
+            node,
+            b=at[IndexName.B],
+            h=at[IndexName.H],
+            q_idx=at[IndexName.Q],
+            kv_idx=at[IndexName.KV],
+            tensors=self.tensors,
+            params=self.params or (),
+        )
+        return values.expand(tuple(extents.values()))
 
     def levels_of(self, mask: Expr) -> tuple[tuple[Expr, Level], ...]:
         """The nodes of ``mask``, operands first, each with how often it changes inside a tile."""

@@ -19,8 +19,8 @@ from attnc.intervals import float_ranges, integer_ranges
 from attnc.intervals.boxes import Boxes, Products, Side, Truths, Value, taken
 from attnc.intervals.congruence import may_be_equal
 from attnc.intervals.facts import Facts
+from attnc.intervals.gathers import gathered
 from attnc.intervals.linear_bounds import linear_bounds
-from attnc.intervals.pyramid import TensorRanges
 from attnc.intervals.ranges import LIMITS, NUMPY, Array, Range, chosen, everything, hull, point
 from attnc.ir import (
     Binary,
@@ -189,8 +189,9 @@ def _value(node: Expr, values: Mapping[Expr, Value], boxes: Boxes | None, facts:
             return _selected(values[cond], values[if_true], values[if_false])
         case Cast(x, to):
             return _converted(_number(values[x]), x.dtype, to)
-        case Gather(slot, indices, dtype):
-            return _gathered(facts.ranges_of(slot, dtype), [values[i] for i in indices], dtype)
+        case Gather(_, indices, _):
+            places = [_number(values[index]) for index in indices]
+            return gathered(node, places, boxes, facts)
         case Reduce():
             return _reduced(node, values[node.body])
         case _:
@@ -333,35 +334,6 @@ def _saturated(x: Array, to: DType) -> Ints:
     inside = (wide >= low) & (wide < -float(low))
     numbers = np.where(inside, wide, 0).astype(np.int64)
     return np.where(inside, numbers, np.where(wide < 0, low, high))
-
-
-def _gathered(ranges: TensorRanges, indices: Sequence[Value], dtype: DType) -> Value:
-    if 0 in ranges.sizes:
-        return _converted(Range(np.zeros(1, np.int64), np.zeros(1, np.int64)), DType.INT64, dtype)
-    lows, highs = [], []
-    for index, size in zip(indices, ranges.sizes, strict=True):
-        low, high = _into_range(_number(index), size)
-        lows.append(low)
-        highs.append(high)
-    least, greatest = ranges.bounds(lows, highs)
-    least, greatest = np.atleast_1d(least), np.atleast_1d(greatest)
-    if dtype is DType.BOOL:
-        return least + greatest
-    if dtype.is_float:
-        return Range(least, greatest, np.array([ranges.has_nan]))
-    return Range(least.astype(np.int64), greatest.astype(np.int64))
-
-
-def _into_range(index: Range, size: int) -> tuple[Ints, Ints]:
-    """Range of the position that a load reads: negatives counted from the end, then clamped."""
-    if (index.lo >= 0).all():
-        low = np.minimum(index.lo, size - 1)
-        high = low if index.hi is index.lo else np.minimum(index.hi, size - 1)
-        return low, high
-    crosses = (index.lo < 0) & (index.hi >= 0)
-    low = np.clip(np.where(index.lo < 0, index.lo + size, index.lo), 0, size - 1)
-    high = np.clip(np.where(index.hi < 0, index.hi + size, index.hi), 0, size - 1)
-    return np.where(crosses, 0, low), np.where(crosses, size - 1, high)
 
 
 def _reduced(node: Reduce, body: Value) -> Value:
