@@ -1,15 +1,29 @@
-"""Intervals of keys turned into runs of key blocks for a tile of queries."""
+"""Pieces of a mask turned into runs of key blocks for a tile of queries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from math import gcd
 from typing import Any
 
-from attnc.bounds.terms import NotAnIntervalError, Sympy, Term, clamped_to_bit, symbol
+from attnc.bounds.algebra import (
+    Sympy,
+    clamped_to_bit,
+    expanded,
+    floored,
+    fraction,
+    integer,
+    maximum,
+    minimum,
+    quotient_parts,
+    rebuilt,
+    substituted,
+)
+from attnc.bounds.proofs import is_never_negative
+from attnc.bounds.term import NotAnIntervalError, Term, symbol
+from attnc.bounds.unions import Piece, slope
 
 _MAX_PERIOD = 4096
 _MAX_WIDTHS = 4
@@ -29,57 +43,90 @@ class BlockRun:
     stop: Any
 
 
-@lru_cache(maxsize=4096)
-def is_never_negative(expr: Sympy) -> bool:
-    """Whether ``expr >= 0`` can be proved; bounds of floor and one side of Max and Min are used."""
-    expr = expr.expand()
-    if expr.is_nonnegative:
-        return True
-    for addend in expr.args if expr.is_Add else (expr,):
-        factor, part = addend.as_coeff_Mul()
-        rest = expr - addend
-        match type(part).__name__:
-            case "floor":
-                # x - 1 < floor(x) <= x, and floor(n / d) >= n / d - (d - 1) / d.
-                slack = 1 - 1 / part.args[0].as_numer_denom()[1] if factor > 0 else 0
-                return is_never_negative(rest + factor * (part.args[0] - slack))
-            case "Max" | "Min" as name:
-                is_helped = (factor > 0) is (name == "Max")
-                proofs = (is_never_negative(rest + factor * arg) for arg in part.args)
-                return any(proofs) if is_helped else all(proofs)
-    return False
+@dataclass(frozen=True)
+class _Span:
+    """Queries of a tile: from the greatest of ``firsts`` to the least of ``lasts``."""
+
+    firsts: tuple[Sympy, ...]
+    lasts: tuple[Sympy, ...]
 
 
-def block_run(term: Term, block_m: int, block_n: int) -> BlockRun:
-    """Run of key blocks that a tile visits for one interval.
+def block_runs(
+    pieces: Iterable[Piece], assumptions: Iterable[Sympy], block_m: int, block_n: int
+) -> tuple[BlockRun, ...]:
+    """Runs of key blocks that a tile visits.
+
+    Where an assumption (a number that is 0 or more) does not hold, the first run has all blocks,
+    PARTIAL, and the others have none.
 
     Raises:
-        NotAnIntervalError: A bound is not monotone in ``q_idx``.
+        NotAnIntervalError: The extremes of a bound over the queries of a tile are not known.
     """
-    from sympy import Integer, Max, Min
-
     n_kv_blocks = symbol("n_kv_blocks")
-    start, full_start = Integer(0), Integer(0)
-    stop, full_stop = n_kv_blocks, n_kv_blocks
-    if term.lows:
-        low = Max(*term.lows)
-        start = _blocks(_extreme(low, False, block_m), 0, block_m, block_n)
-        full_start = _blocks(_extreme(low, True, block_m), block_n - 1, block_m, block_n)
-    if term.highs:
-        high = Min(*term.highs)
-        stop = _blocks(_extreme(high, True, block_m), block_n - 1, block_m, block_n)
-        full_stop = _blocks(_extreme(high, False, block_m), 0, block_m, block_n)
-    for width in _doubtful_widths(term):
-        try:
-            greatest = _normalised(_extreme(width, True, block_m), block_m)
-        except NotAnIntervalError:
-            continue
-        stop = Min(stop, n_kv_blocks * clamped_to_bit(greatest))
     final = {
-        symbol("q_end"): Min(block_m * symbol("q_block") + block_m, symbol("n_queries")),
+        symbol("q_end"): minimum(block_m * symbol("q_block") + block_m, symbol("n_queries")),
         n_kv_blocks: _floor_div(symbol("n_keys") + (block_n - 1), block_n, block_m),
     }
-    return BlockRun(*(e.xreplace(final) for e in (start, full_start, full_stop, stop)))
+    holds = minimum(1, *(maximum(0, assumption + 1) for assumption in assumptions))
+    runs = []
+    for piece in pieces:
+        ends = _run(piece, block_m, block_n)
+        if holds != 1:
+            start, full_start, full_stop, stop = ends
+            missing = integer(0) if runs else n_kv_blocks * (1 - holds)
+            stop = minimum(stop, n_kv_blocks) * holds + missing
+            full_stop = minimum(full_stop, n_kv_blocks * holds)
+            ends = (start if runs else start * holds, full_start, full_stop, stop)
+            if piece.inner is None:
+                ends = (ends[0], stop, stop, stop)
+        runs.append(BlockRun(*(substituted(end, final) for end in ends)))
+    return tuple(runs)
+
+
+def _run(piece: Piece, block_m: int, block_n: int) -> tuple[Sympy, Sympy, Sympy, Sympy]:
+    """Start, start and stop of what is FULL, and stop, in blocks."""
+    outer, inner = piece.outer, piece.inner
+    whole = _span(frozenset(), block_m)
+    span = _span(outer.guards, block_m)
+    start, stop = integer(0), symbol("n_kv_blocks")
+    if outer.lows:
+        low = maximum(*outer.lows)
+        start = _blocks(_extreme(low, False, span), 0, block_m, block_n)
+    if outer.highs:
+        high = minimum(*outer.highs)
+        stop = _blocks(_extreme(high, True, span), block_n - 1, block_m, block_n)
+    for width in (*_doubtful_widths(outer), *_doubtful_guards(outer)):
+        try:
+            greatest = _normalised(_extreme(width, True, whole), block_m)
+        except NotAnIntervalError:
+            continue
+        stop = minimum(stop, symbol("n_kv_blocks") * clamped_to_bit(greatest))
+    if inner is None:
+        return start, stop, stop, stop
+    full_start, full_stop = integer(0), symbol("n_kv_blocks")
+    if inner.lows:
+        low = maximum(*inner.lows)
+        full_start = _blocks(_extreme(low, True, whole), block_n - 1, block_m, block_n)
+    if inner.highs:
+        high = minimum(*inner.highs)
+        full_stop = _blocks(_extreme(high, False, whole), 0, block_m, block_n)
+    for guard in sorted(inner.guards, key=str):
+        least = _normalised(_extreme(guard, False, whole), block_m)
+        full_stop = minimum(full_stop, symbol("n_kv_blocks") * clamped_to_bit(least + 1))
+    return start, full_start, full_stop, stop
+
+
+def _span(guards: Iterable[Sympy], block_m: int) -> _Span:
+    """The queries of a tile for which no guard is negative; ``q_end`` is the end of the tile,
+    ``min((q_block + 1) * block_m, n_queries)``."""
+    q_idx = symbol("q_idx")
+    firsts, lasts = [block_m * symbol("q_block")], [symbol("q_end") - 1]
+    for guard in sorted(guards, key=str):
+        if slope(guard) == 1:
+            firsts.append(q_idx - guard)
+        elif slope(guard) == -1:
+            lasts.append(guard + q_idx)
+    return _Span(tuple(firsts), tuple(lasts))
 
 
 def _doubtful_widths(term: Term) -> Iterable[Sympy]:
@@ -87,25 +134,61 @@ def _doubtful_widths(term: Term) -> Iterable[Sympy]:
     if len(term.highs) * len(term.lows) > _MAX_WIDTHS:
         return  # the bounds stay sound; comparing many of them in sympy takes seconds
     for high, low in product(sorted(term.highs, key=str), sorted(term.lows, key=str)):
-        width = (high - low).expand()
+        width = expanded(high - low)
         if symbol("n_kv_blocks") not in width.free_symbols and not is_never_negative(width - 1):
             yield width
 
 
-def _extreme(expr: Sympy, greatest: bool, block_m: int) -> Sympy:
-    """Bound of ``expr`` over the queries of a tile, exact where it is monotone.
+def _doubtful_guards(term: Term) -> Iterable[Sympy]:
+    """Numbers that are 1 or more where every guard, or both of a pair, hold somewhere."""
+    guards = sorted(term.guards, key=str)
+    yield from (guard + 1 for guard in guards)
+    for number, guard in enumerate(guards):
+        for other in guards[:number]:
+            if symbol("q_idx") not in (guard + other).free_symbols:
+                yield guard + other + 1
 
-    ``q_end`` stands for the end of the tile, ``min((q_block + 1) * block_m, n_queries)``.
+
+def _extreme(expr: Sympy, greatest: bool, span: _Span) -> Sympy:
+    """Bound of ``expr`` over queries: attained where it is monotone, else as intervals give it.
+
+    Raises:
+        NotAnIntervalError: There is an operator whose bounds are not known.
     """
+    from sympy import Mul
+
     q_idx = symbol("q_idx")
     direction = _direction(expr)
+    if direction == 0:
+        return expr
     if direction is not None:
-        last = (direction > 0) is greatest
-        position = symbol("q_end") - 1 if last else block_m * symbol("q_block")
-        return expr.xreplace({q_idx: position})
-    if type(expr).__name__ in ("Max", "Min"):
-        return expr.func(*(_extreme(arg, greatest, block_m) for arg in expr.args))
+        positions = span.lasts if (direction > 0) is greatest else span.firsts
+        values = [substituted(expr, {q_idx: position}) for position in positions]
+        return (minimum if greatest else maximum)(*values)
+    match type(expr).__name__:
+        case "Max" | "Min" | "Add":
+            return rebuilt(expr, [_extreme(arg, greatest, span) for arg in expr.args])
+        case "floor":
+            return rebuilt(expr, [_extreme(expr.args[0], greatest, span)])
+        case "Mod":
+            return _extreme_of_remainder(*expr.args, greatest, span)
+        case "Mul":
+            moving = [arg for arg in expr.args if q_idx in arg.free_symbols]
+            others = Mul(*(arg for arg in expr.args if q_idx not in arg.free_symbols))
+            if len(moving) == 1 and (others.is_nonnegative or others.is_nonpositive):
+                is_same = greatest if others.is_nonnegative else not greatest
+                return others * _extreme(moving[0], is_same, span)
     raise NotAnIntervalError
+
+
+def _extreme_of_remainder(dividend: Sympy, divisor: Sympy, greatest: bool, span: _Span) -> Sympy:
+    """Bound of ``dividend % divisor``: that of an end where both have the same quotient."""
+    first, last = (_extreme(dividend, end, span) for end in (False, True))
+    quotients = floored(first, divisor), floored(last, divisor)
+    is_one = clamped_to_bit(1 - (quotients[1] - quotients[0]))
+    if greatest:
+        return is_one * (last - divisor * quotients[1]) + (1 - is_one) * (divisor - 1)
+    return is_one * (first - divisor * quotients[0])
 
 
 def _direction(expr: Sympy) -> int | None:
@@ -141,14 +224,14 @@ def _blocks(tokens: Sympy, shift: int, block_m: int, block_n: int) -> Sympy:
 
 def _pushed(tokens: Sympy, shift: int, block_m: int, block_n: int) -> Sympy:
     if type(tokens).__name__ in ("Max", "Min"):
-        return tokens.func(*(_pushed(arg, shift, block_m, block_n) for arg in tokens.args))
+        return rebuilt(tokens, [_pushed(arg, shift, block_m, block_n) for arg in tokens.args])
     if tokens.is_Add:
         for addend in tokens.args:
             if type(addend).__name__ in ("Max", "Min"):
                 rest = tokens - addend
-                whole = addend.func(*(arg + rest for arg in addend.args))
+                whole = rebuilt(addend, [arg + rest for arg in addend.args])
                 return _pushed(whole, shift, block_m, block_n)
-    return _floor_div((tokens + shift).expand(), block_n, block_m)
+    return _floor_div(tokens + shift, block_n, block_m)
 
 
 def _normalised(expr: Sympy, block_m: int) -> Sympy:
@@ -156,39 +239,25 @@ def _normalised(expr: Sympy, block_m: int) -> Sympy:
     if not expr.args:
         return expr
     args = [_normalised(arg, block_m) for arg in expr.args]
-    if type(expr).__name__ != "floor":
-        return expr.func(*args)
-    numerator, divisor = args[0].as_numer_denom()
-    return _floor_div(numerator.expand(), int(divisor), block_m)
+    if type(expr).__name__ == "Mod":
+        dividend, divisor = args
+        return dividend - divisor * _floor_div(dividend, int(divisor), block_m)
+    if type(expr).__name__ == "floor":
+        numerator, divisor = fraction(args[0])
+        if divisor.is_Integer:
+            return _floor_div(numerator, int(divisor), block_m)
+    return rebuilt(expr, args)
 
 
 def _floor_div(numerator: Sympy, divisor: int, block_m: int) -> Sympy:
-    """``floor(numerator / divisor)``; multiples of the divisor leave the floor.
-
-    ``floor((g x + c) / (g d)) = floor((x + floor(c / g)) / d)`` for integers x, c.
-    """
-    from sympy import Add, Integer, floor
-
-    constant, rest = numerator.as_coeff_Add()
-    outside: list[Sympy] = []
-    inside: list[Sympy] = []
-    for addend in Add.make_args(rest):
-        factor = addend.as_coeff_Mul()[0]
-        (outside if factor % divisor == 0 else inside).append(addend)
-    whole = sum((a / divisor for a in outside), Integer(0)) + constant // divisor
-    constant = constant % divisor
-    if not inside:
-        return whole
-    common = gcd(divisor, *(int(a.as_coeff_Mul()[0]) for a in inside))
-    small, constant = divisor // common, constant // common
-    value = sum((a / common for a in inside), Integer(0)) + constant
-    if small == 1:
-        return whole + value
-    if len(inside) == 1 and symbol("q_end") in inside[0].free_symbols:
-        replaced = _without_length(inside[0] / common, int(constant), small, block_m)
+    """``floor(numerator / divisor)``, without the number of queries where it does not matter."""
+    whole, rest, small = quotient_parts(numerator, divisor)
+    if small > 1 and symbol("q_end") in rest.free_symbols:
+        constant, addend = rest.as_coeff_Add()
+        replaced = _without_length(addend, int(constant), small, block_m)
         if replaced is not None:
             return whole + replaced
-    return whole + floor(value / small)
+    return whole + floored(rest, integer(small))
 
 
 def _without_length(addend: Sympy, constant: int, divisor: int, block_m: int) -> Sympy | None:
@@ -208,4 +277,4 @@ def _without_length(addend: Sympy, constant: int, divisor: int, block_m: int) ->
         last = step * (tile + 1) + constant
         if first // divisor != last // divisor:
             return None
-    return _floor_div((step * (q_block + 1) + constant).expand(), divisor, block_m)
+    return _floor_div(step * q_block + step + constant, divisor, block_m)

@@ -1,16 +1,28 @@
 """A predicate as a union of intervals of kv_idx, with bounds that are functions of q_idx.
 
-Comparisons are solved for ``kv_idx`` through sums, integer factors and divisors, abs, min and
-max; what depends on ``b`` and ``h`` only becomes a symbol ``u0, u1, ...``. Integers are taken as
-mathematical integers: see ``intervals.may_wrap`` for when that is right.
+Comparisons are solved for ``kv_idx`` through sums, integer factors and divisors, abs, squares, min
+and max. A condition that repeats within a tile of keys does not tell tiles apart: the term only
+remembers its period. Integers are taken as mathematical integers: see ``intervals.may_wrap`` for
+when that is right.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import product
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
+from attnc.bounds.algebra import Sympy, expanded, floored, integer
+from attnc.bounds.periods import divisor_of, limits_of, period_of
+from attnc.bounds.term import (
+    EVERYTHING,
+    NotAnIntervalError,
+    Term,
+    Terms,
+    both,
+    either,
+    symbol,
+)
+from attnc.bounds.values import Values
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -23,62 +35,21 @@ from attnc.ir import (
     Index,
     IndexName,
     Level,
-    Param,
     Select,
     Unary,
     UnaryOp,
     indices_of,
     level_of,
+    replaced,
+    walk,
 )
-
-Sympy = Any
-_MAX_TERMS = 8
-
-
-class NotAnIntervalError(Exception):
-    """The predicate is no union of few intervals that this module can find."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """``kv_idx`` with ``low <= kv_idx`` for all lows and ``kv_idx < high`` for all highs."""
-
-    lows: frozenset[Sympy]
-    highs: frozenset[Sympy]
-
-    def __and__(self, other: Term) -> Term:
-        return Term(self.lows | other.lows, self.highs | other.highs)
-
-
-Terms = list[Term]
-EVERYTHING = Term(frozenset(), frozenset())
-
-
-def symbol(name: str) -> Sympy:
-    """The sympy symbol of a run-time integer: lengths and positions are not negative."""
-    from sympy import Symbol
-
-    if name in ("q_idx", "q_block", "n_queries", "n_keys", "n_kv_blocks"):
-        return Symbol(name, integer=True, nonnegative=True)
-    if name == "q_end":
-        return Symbol(name, integer=True, positive=True)
-    return Symbol(name, integer=True)
-
-
-def clamped_to_bit(value: Sympy) -> Sympy:
-    """1 where ``value >= 1``, else 0."""
-    from sympy import Max, Min
-
-    return Max(0, Min(1, value))
 
 
 @dataclass
-class TermSolver:
-    """Solves comparisons for ``kv_idx``. ``uniforms`` collects the meaning of ``u0, u1, ...``."""
+class TermSolver(Values):
+    """Solves conditions for ``kv_idx``, for tiles of ``block_n`` keys."""
 
-    block_n: int
-    uniforms: dict[str, Expr] = field(default_factory=dict)
-    _names: dict[Expr, str] = field(default_factory=dict)
+    block_n: int = 1
 
     def terms(self, expr: Expr, wanted: bool = True) -> Terms:
         """Where ``expr`` is ``wanted``, as a union.
@@ -93,203 +64,252 @@ class TermSolver:
                 return self.terms(x, not wanted)
             case Binary(BinaryOp.AND | BinaryOp.OR as op, x, y):
                 a, b = self.terms(x, wanted), self.terms(y, wanted)
-                return _both(a, b) if (op is BinaryOp.AND) is wanted else _either(a, b)
+                return self._both(a, b) if (op is BinaryOp.AND) is wanted else either(a, b)
             case Binary(BinaryOp.XOR, x, y) | Compare(CompareOp.NE, x, y) if _is_bool(x):
                 return self._differ(x, y, wanted)
             case Compare(CompareOp.EQ, x, y) if _is_bool(x):
                 return self._differ(x, y, not wanted)
             case Select(cond, x, y):
-                chosen = _both(self.terms(cond), self.terms(x, wanted))
-                return _either(chosen, _both(self.terms(cond, False), self.terms(y, wanted)))
+                return self._chosen(cond, self.terms(x, wanted), self.terms(y, wanted))
+            case _:
+                try:
+                    return self._condition(expr, wanted)
+                except NotAnIntervalError:
+                    return [self._periodic(expr, wanted)]
+
+    def _condition(self, expr: Expr, wanted: bool) -> Terms:
+        match expr:
             case Compare(op, x, y) if x.dtype.is_int:
                 return self._compared(_NEGATED[op] if not wanted else op, x, y)
+            case Compare(op, x, y) if x.dtype.is_float and level_of(expr) is not Level.UNIFORM:
+                return self._compared_floats(_NEGATED[op] if not wanted else op, x, y)
             case Cast(x, DType.BOOL) if x.dtype.is_int:
                 op = CompareOp.NE if wanted else CompareOp.EQ
                 return self._compared(op, x, Const(0, x.dtype))
             case _ if level_of(expr) is Level.UNIFORM:
-                flag = self.free_value(Cast(expr, DType.INT32))
-                return [self._where_not_negative(flag - 1 if wanted else -flag)]
+                flag = self.value(Cast(expr, DType.INT32))
+                return [_where_not_negative(flag - 1 if wanted else -flag)]
             case _:
                 raise NotAnIntervalError
 
+    def _periodic(self, expr: Expr, wanted: bool) -> Term:
+        """All keys, some of which are visible in every tile or in none."""
+        period = period_of([expr], self.block_n)
+        if period is None or IndexName.KV not in indices_of(expr):
+            raise NotAnIntervalError
+        return Term(period=period, residue=self._residue(expr, period) if wanted else None)
+
+    def _residue(self, expr: Expr, period: int) -> Sympy | None:
+        """What ``kv_idx`` is modulo ``period`` where ``expr`` holds, if that is one number."""
+        match expr:
+            case Compare(CompareOp.EQ, Binary(BinaryOp.MOD | BinaryOp.AND as op, x, y), rest):
+                pass
+            case _:
+                return None
+        if divisor_of(op, y) != period or IndexName.KV in indices_of(rest):
+            return None
+        try:
+            atom, factor, free = self._linear(x)
+            if atom == Index(IndexName.KV) and abs(factor) == 1:
+                return factor * (self.value(rest) - free)
+        except NotAnIntervalError:
+            pass
+        return None
+
+    def _both(self, x: Terms, y: Terms) -> Terms:
+        return both(x, y, self.block_n)
+
+    def _chosen(self, cond: Expr, if_true: Terms, if_false: Terms) -> Terms:
+        chosen = self._both(self.terms(cond), if_true)
+        return either(chosen, self._both(self.terms(cond, False), if_false))
+
     def _differ(self, x: Expr, y: Expr, wanted: bool) -> Terms:
-        one = _both(self.terms(x), self.terms(y, not wanted))
-        other = _both(self.terms(x, False), self.terms(y, wanted))
-        return _either(one, other)
+        one = self._both(self.terms(x), self.terms(y, not wanted))
+        other = self._both(self.terms(x, False), self.terms(y, wanted))
+        return either(one, other)
 
     def _compared(self, op: CompareOp, x: Expr, y: Expr) -> Terms:
         difference = Binary(BinaryOp.SUB, x, y)
+        choice = next((node for node in walk(difference) if _is_choice(node)), None)
+        if isinstance(choice, Select):
+            first, second = (
+                self._compared(op, *(replaced(side, {choice: branch}) for side in (x, y)))
+                for branch in (choice.if_true, choice.if_false)
+            )
+            return self._chosen(choice.cond, first, second)
         match op:
             case CompareOp.LE:
-                return self.at_most(difference, _integer(0))
+                return self.at_most(difference, integer(0))
             case CompareOp.LT:
-                return self.at_most(difference, _integer(-1))
+                return self.at_most(difference, integer(-1))
             case CompareOp.GE:
-                return self.at_least(difference, _integer(0))
+                return self.at_least(difference, integer(0))
             case CompareOp.GT:
-                return self.at_least(difference, _integer(1))
+                return self.at_least(difference, integer(1))
             case CompareOp.EQ:
-                return _both(
-                    self.at_most(difference, _integer(0)), self.at_least(difference, _integer(0))
-                )
+                at_most = self.at_most(difference, integer(0))
+                return self._both(at_most, self.at_least(difference, integer(0)))
             case _:
-                return _either(
-                    self.at_most(difference, _integer(-1)), self.at_least(difference, _integer(1))
-                )
+                at_most = self.at_most(difference, integer(-1))
+                return either(at_most, self.at_least(difference, integer(1)))
+
+    def _compared_floats(self, op: CompareOp, x: Expr, y: Expr) -> Terms:
+        """An integer, converted, against a float that depends on ``b`` and ``h`` only."""
+        match x, y:
+            case (Cast(whole), _) if whole.dtype.is_int and level_of(y) is Level.UNIFORM:
+                limit = y
+            case (_, Cast(whole)) if whole.dtype.is_int and level_of(x) is Level.UNIFORM:
+                limit, op = x, _MIRRORED[op]
+            case _:
+                raise NotAnIntervalError
+        match op:
+            case CompareOp.LT:  # n < x where n < ceil(x)
+                return self.at_most(whole, self.threshold(limit, UnaryOp.CEIL) - 1)
+            case CompareOp.LE:
+                return self.at_most(whole, self.threshold(limit, UnaryOp.FLOOR))
+            case CompareOp.GT:
+                return self.at_least(whole, self.threshold(limit, UnaryOp.FLOOR) + 1)
+            case CompareOp.GE:
+                return self.at_least(whole, self.threshold(limit, UnaryOp.CEIL))
+            case _:
+                raise NotAnIntervalError
 
     def at_most(self, expr: Expr, bound: Sympy) -> Terms:
         """Where ``expr <= bound``; ``bound`` is a function of ``q_idx``."""
-        atom, factor, rest = self._linear(expr)
-        if atom is None:
-            return [self._where_not_negative(bound - rest)]
-        # factor * atom <= limit, so atom <= limit / factor for a positive factor.
-        limit = bound - rest
-        if factor > 0:
-            return self._atom_at_most(atom, _floor(limit, factor))
-        return self._atom_at_least(atom, -_floor(limit, -factor))
+        return self._limited(expr, bound, 1)
 
     def at_least(self, expr: Expr, bound: Sympy) -> Terms:
         """Where ``expr >= bound``; ``bound`` is a function of ``q_idx``."""
-        atom, factor, rest = self._linear(expr)
-        if atom is None:
-            return [self._where_not_negative(rest - bound)]
-        limit = bound - rest
-        if factor > 0:
-            return self._atom_at_least(atom, -_floor(-limit, factor))
-        return self._atom_at_most(atom, _floor(-limit, -factor))
+        return self._limited(expr, -bound, -1)
 
-    def _where_not_negative(self, value: Sympy) -> Term:
-        """Everything where ``value >= 0``, nothing elsewhere: an upper bound of all keys or 0."""
-        if value.is_nonnegative:
-            return EVERYTHING
-        whole = self.block_n * symbol("n_kv_blocks")
-        return Term(frozenset(), frozenset({whole * clamped_to_bit(value + 1)}))
+    def _limited(self, expr: Expr, bound: Sympy, sign: int) -> Terms:
+        """Where ``sign * expr <= bound``."""
+        atoms, rest = self._sum(expr, sign)
+        period, least = self._least_of_periodic(atoms)
+        limit = bound - rest - least
+        repeated = Term(period=period)
+        if not atoms:
+            return self._both([_where_not_negative(limit)], [repeated])
+        if len(atoms) > 1:
+            raise NotAnIntervalError
+        ((atom, factor),) = atoms.items()
+        # factor * atom <= limit, so atom <= limit / factor for a positive factor.
+        if factor > 0:
+            found = self._atom_at_most(atom, floored(limit, integer(factor)))
+        else:
+            found = self._atom_at_least(atom, -floored(limit, integer(-factor)))
+        return self._both(found, [repeated])
+
+    def _least_of_periodic(self, atoms: dict[Expr, int]) -> tuple[int, int]:
+        """Takes addends that repeat within a tile out of a sum of several: period, least value.
+
+        With the least value in their place a condition ``... <= limit`` is the weakest.
+        """
+        if len(atoms) < 2:
+            return 0, 0
+        repeated = [atom for atom in atoms if period_of([atom], self.block_n)]
+        period = period_of(repeated, self.block_n) if repeated else 0
+        if not period:
+            return 0, 0
+        total = 0
+        for atom in repeated:
+            factor = atoms.pop(atom)
+            end = limits_of(atom)[0 if factor > 0 else 1]
+            if end is None:
+                raise NotAnIntervalError
+            total += factor * end
+        return period, total
 
     def _atom_at_most(self, atom: Expr, bound: Sympy) -> Terms:
         match atom:
             case Index(IndexName.KV):
-                return [Term(frozenset(), frozenset({bound + 1}))]
-            case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c > 0:
+                return [Term(highs=frozenset({bound + 1}))]
+            case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR as op, x, y) if divisor_of(op, y):
+                c = divisor_of(op, y) or 1
                 return self.at_most(x, c * bound + (c - 1))
             case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c < 0:
                 return self.at_least(x, c * bound + (c + 1))
-            case Binary(BinaryOp.SHR, x, Const(int(s))) if 0 <= s < 31:
-                return self.at_most(x, 2**s * bound + (2**s - 1))
+            case Binary(BinaryOp.FLOORDIV, x, y) if level_of(y) is Level.UNIFORM:
+                divisor = self.divisor(y)
+                return self.at_most(x, expanded(divisor * bound) + divisor - 1)
             case Unary(UnaryOp.ABS, x):
-                return _both(self.at_most(x, bound), self.at_least(x, -bound))
+                return self._both(self.at_most(x, bound), self.at_least(x, -bound))
+            case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
+                root = self.root(bound)
+                inside = self._both(self.at_most(x, root), self.at_least(x, -root))
+                return self._both(inside, [_where_not_negative(bound)])
             case Binary(BinaryOp.MAX, x, y):
-                return _both(self.at_most(x, bound), self.at_most(y, bound))
+                return self._both(self.at_most(x, bound), self.at_most(y, bound))
             case Binary(BinaryOp.MIN, x, y):
-                return _either(self.at_most(x, bound), self.at_most(y, bound))
-            case Select(cond, x, y):
-                chosen = _both(self.terms(cond), self.at_most(x, bound))
-                return _either(chosen, _both(self.terms(cond, False), self.at_most(y, bound)))
+                return either(self.at_most(x, bound), self.at_most(y, bound))
             case _:
                 raise NotAnIntervalError
 
     def _atom_at_least(self, atom: Expr, bound: Sympy) -> Terms:
         match atom:
             case Index(IndexName.KV):
-                return [Term(frozenset({bound}), frozenset())]
-            case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c > 0:
-                return self.at_least(x, c * bound)
+                return [Term(lows=frozenset({bound}))]
+            case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR as op, x, y) if divisor_of(op, y):
+                return self.at_least(x, (divisor_of(op, y) or 1) * bound)
             case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c < 0:
                 return self.at_most(x, c * bound)
-            case Binary(BinaryOp.SHR, x, Const(int(s))) if 0 <= s < 31:
-                return self.at_least(x, 2**s * bound)
+            case Binary(BinaryOp.FLOORDIV, x, y) if level_of(y) is Level.UNIFORM:
+                return self.at_least(x, expanded(self.divisor(y) * bound))
             case Unary(UnaryOp.ABS, x):
-                return _either(self.at_least(x, bound), self.at_most(x, -bound))
+                return either(self.at_least(x, bound), self.at_most(x, -bound))
+            case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
+                beyond = self.root(bound - 1) + 1
+                outside = either(self.at_least(x, beyond), self.at_most(x, -beyond))
+                return either(outside, [_where_not_negative(-bound)])
             case Binary(BinaryOp.MAX, x, y):
-                return _either(self.at_least(x, bound), self.at_least(y, bound))
+                return either(self.at_least(x, bound), self.at_least(y, bound))
             case Binary(BinaryOp.MIN, x, y):
-                return _both(self.at_least(x, bound), self.at_least(y, bound))
-            case Select(cond, x, y):
-                chosen = _both(self.terms(cond), self.at_least(x, bound))
-                return _either(chosen, _both(self.terms(cond, False), self.at_least(y, bound)))
+                return self._both(self.at_least(x, bound), self.at_least(y, bound))
             case _:
                 raise NotAnIntervalError
 
     def _linear(self, expr: Expr) -> tuple[Expr | None, int, Sympy]:
         """``expr`` as ``factor * atom + rest``, where only the atom reads ``kv_idx``."""
-        factors: dict[Expr, int] = {}
-        rest = self._collect(expr, 1, factors)
-        used = [(atom, factor) for atom, factor in factors.items() if factor]
-        if not used:
-            return None, 0, rest
-        if len(used) > 1:
+        atoms, rest = self._sum(expr, 1)
+        if len(atoms) > 1:
             raise NotAnIntervalError
-        return used[0][0], used[0][1], rest
+        atom, factor = next(iter(atoms.items()), (None, 0))
+        return atom, factor, rest
 
-    def _collect(self, expr: Expr, factor: int, factors: dict[Expr, int]) -> Sympy:
+    def _sum(self, expr: Expr, factor: int) -> tuple[dict[Expr, int], Sympy]:
+        """``factor * expr`` as factors of atoms that read ``kv_idx``, and a rest that does not."""
+        atoms: dict[Expr, int] = {}
+        rest = integer(0)
+        for atom, part in self._addends(expr, factor):
+            if IndexName.KV in indices_of(atom):
+                atoms[atom] = atoms.get(atom, 0) + part
+            else:
+                rest += part * self.value(atom)
+        return {atom: part for atom, part in atoms.items() if part}, rest
+
+    def _addends(self, expr: Expr, factor: int) -> Iterator[tuple[Expr, int]]:
         if IndexName.KV not in indices_of(expr):
-            return factor * self.free_value(expr)
+            yield expr, factor
+            return
         match expr:
-            case Binary(BinaryOp.ADD, x, y):
-                return self._collect(x, factor, factors) + self._collect(y, factor, factors)
-            case Binary(BinaryOp.SUB, x, y):
-                return self._collect(x, factor, factors) + self._collect(y, -factor, factors)
+            case Binary(BinaryOp.SUB, x, Binary(BinaryOp.MOD, y, Const(int(c)))) if x is y and c:
+                yield Binary(BinaryOp.FLOORDIV, x, Const(c, x.dtype)), factor * c
+            case Binary(BinaryOp.ADD | BinaryOp.SUB as op, x, y):
+                yield from self._addends(x, factor)
+                yield from self._addends(y, factor if op is BinaryOp.ADD else -factor)
             case Binary(BinaryOp.MUL, x, Const(int(c))) | Binary(BinaryOp.MUL, Const(int(c)), x):
-                return self._collect(x, factor * c, factors)
+                yield from self._addends(x, factor * c)
             case Binary(BinaryOp.SHL, x, Const(int(s))) if 0 <= s < 31:
-                return self._collect(x, factor * 2**s, factors)
+                yield from self._addends(x, factor * 2**s)
             case Unary(UnaryOp.NEG, x):
-                return self._collect(x, -factor, factors)
+                yield from self._addends(x, -factor)
             case Unary(UnaryOp.NOT, x):  # ~x = -1 - x
-                return self._collect(x, -factor, factors) - factor
+                yield from self._addends(x, -factor)
+                yield Const(1, DType.INT32), -factor
             case Cast(x, DType.INT32 | DType.INT64) if x.dtype.is_int:
-                return self._collect(x, factor, factors)
+                yield from self._addends(x, factor)
             case _:
-                factors[expr] = factors.get(expr, 0) + factor
-                return _integer(0)
-
-    def free_value(self, expr: Expr) -> Sympy:
-        """An integer expression without ``kv_idx`` in sympy, over ``q_idx``, p* and u*."""
-        from sympy import Max, Min
-
-        match expr:
-            case Const(int(value)):
-                return _integer(value)
-            case Param(number, dtype) if dtype.is_int:
-                return symbol(f"p{number}")
-            case Index(IndexName.Q):
-                return symbol("q_idx")
-            case Cast(x, DType.INT32 | DType.INT64) if x.dtype.is_int:
-                return self.free_value(x)
-            case _ if level_of(expr) is Level.UNIFORM and not _is_arithmetic_of_params(expr):
-                return self._uniform(expr)
-            case Binary(BinaryOp.ADD, x, y):
-                return self.free_value(x) + self.free_value(y)
-            case Binary(BinaryOp.SUB, x, y):
-                return self.free_value(x) - self.free_value(y)
-            case Binary(BinaryOp.MUL, x, y):
-                return self.free_value(x) * self.free_value(y)
-            case Binary(BinaryOp.SHL, x, Const(int(s))) if 0 <= s < 31:
-                return self.free_value(x) * 2**s
-            case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c:
-                return _floor(self.free_value(x) * (1 if c > 0 else -1), abs(c))
-            case Binary(BinaryOp.SHR, x, Const(int(s))) if 0 <= s < 31:
-                return _floor(self.free_value(x), 2**s)
-            case Binary(BinaryOp.MIN, x, y):
-                return Min(self.free_value(x), self.free_value(y))
-            case Binary(BinaryOp.MAX, x, y):
-                return Max(self.free_value(x), self.free_value(y))
-            case Unary(UnaryOp.NEG, x):
-                return -self.free_value(x)
-            case Unary(UnaryOp.NOT, x):
-                return -1 - self.free_value(x)
-            case Unary(UnaryOp.ABS, x):
-                value = self.free_value(x)
-                return Max(value, -value)
-            case _:
-                raise NotAnIntervalError
-
-    def _uniform(self, expr: Expr) -> Sympy:
-        if not (expr.dtype.is_int or expr.dtype is DType.BOOL):
-            raise NotAnIntervalError
-        if expr not in self._names:
-            self._names[expr] = f"u{len(self._names)}"
-            self.uniforms[self._names[expr]] = expr
-        return symbol(self._names[expr])
+                yield expr, factor
 
 
 _NEGATED = {
@@ -300,53 +320,29 @@ _NEGATED = {
     CompareOp.GT: CompareOp.LE,
     CompareOp.LE: CompareOp.GT,
 }
-_PLAIN = (BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
+_MIRRORED = {
+    CompareOp.EQ: CompareOp.EQ,
+    CompareOp.NE: CompareOp.NE,
+    CompareOp.LT: CompareOp.GT,
+    CompareOp.GT: CompareOp.LT,
+    CompareOp.LE: CompareOp.GE,
+    CompareOp.GE: CompareOp.LE,
+}
 
 
-def _is_arithmetic_of_params(expr: Expr) -> bool:
-    """Whether a uniform expression is simple enough to show its parameters in the bounds."""
-    match expr:
-        case Const() | Param():
-            return expr.dtype.is_int
-        case Binary(op, x, y) if op in _PLAIN and expr.dtype.is_int:
-            return _is_arithmetic_of_params(x) and _is_arithmetic_of_params(y)
-        case Unary(UnaryOp.NEG, x):
-            return _is_arithmetic_of_params(x)
-        case _:
-            return False
+def _is_choice(expr: Expr) -> bool:
+    is_integer = isinstance(expr, Select) and expr.dtype.is_int
+    return is_integer and level_of(expr) is not Level.UNIFORM
 
 
 def _is_bool(expr: Expr) -> bool:
     return expr.dtype is DType.BOOL
 
 
-def _integer(value: int) -> Sympy:
-    from sympy import Integer
-
-    return Integer(value)
-
-
-def _floor(value: Sympy, divisor: int) -> Sympy:
-    from sympy import floor
-
-    return value if divisor == 1 else floor(value / divisor)
+def _is_constant(bound: Sympy, squared: Expr) -> bool:
+    """Whether the root of ``bound`` can be taken: squares of int32 that do not wrap are small."""
+    return symbol("q_idx") not in bound.free_symbols and squared.dtype is DType.INT32
 
 
-def _either(x: Terms, y: Terms) -> Terms:
-    result = list(dict.fromkeys([*x, *y]))
-    if len(result) > _MAX_TERMS:
-        raise NotAnIntervalError
-    return [
-        term
-        for term in result
-        if not any(
-            other is not term and other.lows <= term.lows and other.highs <= term.highs
-            for other in result
-        )
-    ]
-
-
-def _both(x: Terms, y: Terms) -> Terms:
-    if len(x) * len(y) > _MAX_TERMS**2:
-        raise NotAnIntervalError
-    return _either([a & b for a, b in product(x, y)], [])
+def _where_not_negative(value: Sympy) -> Term:
+    return EVERYTHING if value.is_nonnegative else Term(guards=frozenset({value}))

@@ -80,6 +80,8 @@ class KernelText:
     score: LoopText | None  # of FULL tiles
     mask: LoopText | None  # of PARTIAL tiles: whether a key is visible,
     visible_score: LoopText  # and what follows where some are
+    raw_runs: tuple[RunText, ...]
+    exchanges: tuple[tuple[int, int], ...]
     runs: tuple[RunText, ...]
     gradients: GradientsText | None
 
@@ -180,8 +182,10 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
     loops = [loop for loop in (score, mask, visible_score, *more) if loop is not None]
     inner_reads = frozenset().union(*(loop.reads for loop in loops))
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
-    runs, bound_names = _runs(plan)
+    raw_runs, bound_names = _runs(plan)
     closed = plan.closed_form
+    exchanges = () if closed is None else closed.exchanges
+    runs = _ordered(raw_runs) if exchanges else raw_runs
     uniform_lines = _uniforms(plan, inner_reads | row_reads, bound_names)
     if plan.joins_heads:  # then each loop declares all of them, for its head
         uniform_lines = tuple(f"[[maybe_unused]] {line}" for line in uniform_lines)
@@ -205,6 +209,8 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         score=score,
         mask=mask,
         visible_score=visible_score,
+        raw_runs=raw_runs if exchanges else (),
+        exchanges=exchanges,
         runs=runs,
         gradients=gradients,
     )
@@ -299,6 +305,12 @@ def _runs(plan: Plan) -> tuple[tuple[RunText, ...], frozenset[str]]:
             names |= {str(symbol) for symbol in end.free_symbols}
         texts.append(RunText(*(_bound_text(end) for end in ends)))
     return tuple(texts), frozenset(names)
+
+
+def _ordered(runs: tuple[RunText, ...]) -> tuple[RunText, ...]:
+    """The runs by names of variables, which are put in order first."""
+    ends = ("start", "full_start", "full_stop", "stop")
+    return tuple(RunText(*(f"run{n}.{end}" for end in ends)) for n in range(len(runs)))
 
 
 def _bound_text(bound: Any) -> str:

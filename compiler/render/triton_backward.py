@@ -113,7 +113,11 @@ def render_backward(plan: Plan) -> str:
             keys_stages=plan.key_tiles.n_stages,
             functions=writers[0].functions | writers[1].functions,
             scales_score=scores.is_scaled,
-            any_visit={"runs": runs, "uses_table": plan.uses_table},
+            any_visit={
+                "runs": runs,
+                "exchanges": [pair for kernel in kernels for pair in kernel.visit.exchanges],
+                "uses_table": plan.uses_table,
+            },
             wants_delta=any(kernel.wants_scores for kernel in kernels),
             wide_param_lines=_wide_param_lines(plan),
             by_queries=by_queries,

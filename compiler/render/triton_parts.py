@@ -10,7 +10,8 @@ from typing import Any, Literal
 import jinja2
 
 from attnc.bounds import BlockRun, ClosedForm, print_bound
-from attnc.bounds.terms import symbol
+from attnc.bounds.algebra import substituted
+from attnc.bounds.term import symbol
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, walk
 from attnc.plan import Plan
 from attnc.render.rounding import SCALE, tolerant_nodes
@@ -40,6 +41,7 @@ class Visit:
     n_blocks: str
     outer: str
     runs: tuple[dict[str, Any], ...]
+    exchanges: tuple[tuple[int, int], ...]
     uses_table: bool
     tail_may_be_full: bool
 
@@ -108,6 +110,7 @@ def visit_keys(plan: Plan) -> Visit:
         n_blocks="n_kv_blocks",
         outer="q_block",
         runs=tuple(_runs(plan, plan.closed_form, {})),
+        exchanges=() if plan.closed_form is None else plan.closed_form.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
     )
@@ -122,6 +125,7 @@ def visit_queries(plan: Plan) -> Visit:
         n_blocks="n_q_blocks",
         outer="kv_block",
         runs=tuple(_runs(plan, plan.transposed, exchanged)),
+        exchanges=() if plan.transposed is None else plan.transposed.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
     )
@@ -136,28 +140,33 @@ def _runs(
     for number, run in enumerate(closed_form.runs):
         yield {
             "number": number,
-            "start": print_bound(run.start.xreplace(renamed), "triton"),
-            "full_start": print_bound(run.full_start.xreplace(renamed), "triton"),
-            "full_stop": print_bound(run.full_stop.xreplace(renamed), "triton"),
-            "stop": print_bound(run.stop.xreplace(renamed), "triton"),
+            "start": print_bound(substituted(run.start, renamed), "triton"),
+            "full_start": print_bound(substituted(run.full_start, renamed), "triton"),
+            "full_stop": print_bound(substituted(run.full_stop, renamed), "triton"),
+            "stop": print_bound(substituted(run.stop, renamed), "triton"),
             "cursor": cursor,
-            "parts": list(_loops_of_run(plan, number, run)),
+            "parts": list(_loops_of_run(plan, number, run, not closed_form.is_ordered)),
         }
         cursor = f"stop{number}"  # clamped, a run never stops before it starts
 
 
-def _loops_of_run(plan: Plan, number: int, run: BlockRun) -> Iterator[Loop]:
-    """Loops of one run; one that is empty whatever the lengths are is left out."""
+def _loops_of_run(
+    plan: Plan, number: int, run: BlockRun, may_be_another: bool
+) -> Iterator[Loop]:
+    """Loops of one run; one that is empty whatever the lengths are is left out.
+
+    ``may_be_another``: runs are put in order first, so it may be any of them.
+    """
     start, full_start = f"start{number}", f"full_start{number}"
     full_stop, stop = f"full_stop{number}", f"stop{number}"
     if not plan.has_partial_tiles:
         yield Loop("FULL", start, stop)
         return
-    if run.full_start != run.start:
+    if may_be_another or run.full_start != run.start:
         yield Loop("PARTIAL", start, full_start)
-    if run.full_start != run.full_stop:
+    if may_be_another or run.full_start != run.full_stop:
         yield Loop("FULL", full_start, full_stop)
-    if run.full_stop != run.stop:
+    if may_be_another or run.full_stop != run.stop:
         yield Loop("PARTIAL", full_stop, stop)
 
 

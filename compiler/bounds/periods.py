@@ -1,0 +1,119 @@
+"""What of an expression repeats along kv_idx, and within which limits it stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from attnc.ir import Binary, BinaryOp, Cast, Const, Expr, Index, IndexName, Unary, UnaryOp
+from attnc.ir import indices_of as _indices_of
+
+Limits = tuple[int | None, int | None]
+
+
+def period_of(exprs: Sequence[Expr], at_most: int) -> int | None:
+    """The least number of keys after which every expression has the same value, whatever the
+    query; None if it is more than ``at_most``."""
+    for period in range(1, at_most + 1):
+        if all(_change(expr, period) == 0 for expr in exprs):
+            return period
+    return None
+
+
+def _change(expr: Expr, step: int) -> int | None:
+    """By how much ``expr`` grows when ``kv_idx`` grows by ``step``; None if it depends."""
+    if IndexName.KV not in _indices_of(expr):
+        return 0
+    match expr:
+        case Index():
+            return step
+        case Unary(UnaryOp.NEG, x):
+            change = _change(x, step)
+            return None if change is None else -change
+        case Binary(BinaryOp.ADD | BinaryOp.SUB as op, x, y) if expr.dtype.is_int:
+            changes = _change(x, step), _change(y, step)
+            if changes[0] is None or changes[1] is None:
+                return None
+            return changes[0] + (changes[1] if op is BinaryOp.ADD else -changes[1])
+        case Binary(BinaryOp.MUL, x, Const(int(c))) if expr.dtype.is_int:
+            change = _change(x, step)
+            return None if change is None else change * c
+        case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR | BinaryOp.MOD | BinaryOp.AND as op, x, y):
+            divisor = divisor_of(op, y)
+            change = _change(x, step)
+            if divisor is not None and change is not None and change % divisor == 0:
+                return change // divisor if op in (BinaryOp.FLOORDIV, BinaryOp.SHR) else 0
+        case Cast(x) if expr.dtype.is_int and x.dtype.is_int:
+            return _change(x, step)
+        case _:
+            pass
+    return 0 if all(_change(child, step) == 0 for child in expr.children) else None
+
+
+def divisor_of(op: BinaryOp, rhs: Expr) -> int | None:
+    """The positive constant that ``x op rhs`` divides by, or takes the remainder of."""
+    match op, rhs:
+        case (BinaryOp.FLOORDIV | BinaryOp.MOD, Const(int(c))) if c > 0:
+            return c
+        case (BinaryOp.SHR, Const(int(s))) if 0 <= s < 31:
+            return int(2**s)
+        case (BinaryOp.AND, Const(int(m))) if m >= 0 and m & (m + 1) == 0:
+            return m + 1  # x & (2**n - 1) = x % 2**n
+        case _:
+            return None
+
+
+def limits_of(expr: Expr) -> Limits:
+    """Least and greatest value that an integer expression may have, None where unknown."""
+    match expr:
+        case Const(int(value)):
+            return value, value
+        case Index():
+            return 0, None
+        case Unary(UnaryOp.NEG, x):
+            low, high = limits_of(x)
+            return None if high is None else -high, None if low is None else -low
+        case Unary(UnaryOp.ABS, x):
+            return 0, _greatest_size(limits_of(x))
+        case Cast(x) if x.dtype.is_int:
+            return limits_of(x)
+        case Binary(BinaryOp.MUL, x, y) if x is y:
+            size = _greatest_size(limits_of(x))
+            return 0, None if size is None else size * size
+        case Binary(BinaryOp.ADD, x, y):
+            return _sum(limits_of(x), limits_of(y))
+        case Binary(BinaryOp.SUB, x, y):
+            return _sum(limits_of(x), limits_of(Unary(UnaryOp.NEG, y)))
+        case Binary(BinaryOp.MUL, x, y):
+            return _product(limits_of(x), limits_of(y))
+        case Binary(BinaryOp.MOD | BinaryOp.AND as op, _, y):
+            divisor = divisor_of(op, y)
+            return (None, None) if divisor is None else (0, divisor - 1)
+        case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR as op, x, y):
+            divisor = divisor_of(op, y)
+            if divisor is None:
+                return None, None
+            low, high = limits_of(x)
+            return (
+                None if low is None else low // divisor,
+                None if high is None else high // divisor,
+            )
+        case _:
+            return None, None
+
+
+def _sum(x: Limits, y: Limits) -> Limits:
+    return (
+        None if x[0] is None or y[0] is None else x[0] + y[0],
+        None if x[1] is None or y[1] is None else x[1] + y[1],
+    )
+
+
+def _product(x: Limits, y: Limits) -> Limits:
+    ends = [prod(pair) for pair in ((a, b) for a in x for b in y) if None not in pair]
+    return (min(ends), max(ends)) if len(ends) == 4 else (None, None)
+
+
+def _greatest_size(limits: Limits) -> int | None:
+    low, high = limits
+    return None if low is None or high is None else max(abs(low), abs(high))
