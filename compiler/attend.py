@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.autograd import forward_ad
@@ -28,6 +28,9 @@ from attnc.runtime.dispatch import (
 )
 from attnc.runtime.layout import layout_of
 
+if TYPE_CHECKING:
+    from attnc.layout import Layout
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -41,6 +44,7 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
     return_lse: bool = False,
+    layout: Layout | None = None,
     backend: str | None = None,
     strict: bool = False,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
@@ -56,6 +60,9 @@ def attention(
         scale: Factor of q . k; 1 / sqrt(head_dim) if None.
         enable_gqa: Hkv may divide Hq; query head h reads key head h // (Hq // Hkv).
         return_lse: Also return the log-sum-exp of each row's scores.
+        layout: Order of tokens to compute in, as ``attnc.layout.search`` finds it: q, k, v and the
+            outputs are permuted, mask and score see the tokens' own numbers. The result is the
+            same, but for rounding.
         backend: "cpu", "triton" or "reference"; by ATTNC_BACKEND or the device of q if None.
         strict: Raise, instead of warning once, where only a slow path can run.
 
@@ -67,6 +74,14 @@ def attention(
     Raises:
         AttncError: One subclass per mistake, with what to write instead.
     """
+    moves = False
+    if layout is not None and _are_attended(q, k, v):
+        from attnc.layout.attend import arranged, require_layout, restored
+
+        require_layout(layout, q, k, mask)
+        moves = not layout.is_own
+        if moves:
+            (q, k, v), mask, score = arranged(layout, q, k, v, cast("Mod | None", mask), score)
     outputs = attend(
         q,
         k,
@@ -79,10 +94,17 @@ def attention(
         backend=backend,
         strict=strict,
     )
+    if moves and layout is not None:
+        outputs = restored(layout, outputs)
     if not return_lse:
         return outputs.out
     assert outputs.lse is not None
     return outputs.out, outputs.lse
+
+
+def _are_attended(*tensors: Any) -> bool:
+    """Whether these are tensors of attention; ``attend`` says what is wrong with others."""
+    return all(isinstance(x, torch.Tensor) and x.dim() == 4 for x in tensors)
 
 
 def attend(

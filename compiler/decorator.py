@@ -293,17 +293,17 @@ def kernel(
             ``(score, b, h, q_idx, kv_idx)``: a score_mod.
         mask: For a score_mod, the mask (function or BlockMask) it runs with.
         score: For a mask_mod, the score_mod it runs with.
-        options: ``scale``, ``enable_gqa``, ``backend``, ``strict`` as in ``attnc.attention``.
+        options: ``scale``, ``enable_gqa``, ``layout``, ``backend``, ``strict`` as in ``attnc.attention``.
 
     Raises:
         ModSignatureError: The function has another number of parameters.
         TypeError: An option that ``attnc.attention`` does not have.
     """
     for name in options:
-        if name not in ("scale", "enable_gqa", "return_lse", "backend", "strict"):
+        if name not in ("scale", "enable_gqa", "return_lse", "layout", "backend", "strict"):
             raise TypeError(
                 f"kernel() has no option {name!r}; it takes mask, score, scale, enable_gqa, "
-                "return_lse, backend and strict"
+                "return_lse, layout, backend and strict"
             )
     if fn is not None:
         return Kernel(fn, mask=mask, score=score, **options)

@@ -478,6 +478,36 @@ def test_mirrored_pairs_need_equal_lengths() -> None:
 
 
 @tells(
+    errors.LayoutArgumentError,
+    "attnc.layout: tile is (4, 4, 4); give an int of 1 or more for each of the 2 axes, or one for "
+    "all.",
+)
+def test_tiles_have_as_many_axes_as_their_grid() -> None:
+    attnc.layout.tiled((8, 8), (4, 4, 4))
+
+
+@tells(
+    errors.LayoutLengthError,
+    "layout 'tiles of 4 x 4' is of 64 tokens, but q has 65 and k 64. It orders queries and keys "
+    "alike: make it for the tokens of both, or leave it out.",
+)
+def test_layout_is_of_all_tokens() -> None:
+    q, k = torch.zeros(1, 1, 65, 8), torch.zeros(1, 1, 64, 8)
+    attnc.attention(q, k, k, layout=attnc.layout.tiled((8, 8), 4))
+
+
+@tells(
+    errors.LayoutOfBlockMaskError,
+    "layout='tiles of 4 x 4' with a block mask: its tiles are of tokens in their own order. Pass "
+    "the mask_mod as mask.",
+)
+def test_block_masks_have_an_order_already() -> None:
+    q = torch.zeros(1, 1, 64, 8)
+    block_mask = attnc.create_block_mask(causal, None, None, 64, 64)
+    attnc.attention(q, q, q, mask=block_mask, layout=attnc.layout.tiled((8, 8), 4))
+
+
+@tells(
     errors.LibraryArgumentError,
     "attnc.library.windows(size=(4, 4, 4)): give one for each of the 2 axes, or one.",
 )

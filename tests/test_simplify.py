@@ -185,6 +185,7 @@ _MATCHES: list[tuple[Expr, Expr]] = [
         _COLUMN,
     ),
     (_bin("%", _COLUMN, _int(16)), _COLUMN),
+    (_bin("//", _bin("%", X, _int(64)), _int(8)), _bin("%", _bin("//", X, _int(8)), _int(8))),
     (_bin("//", _COLUMN, _int(8)), _int(0)),
     # ranges
     (_cmp("<", _COLUMN, _int(8)), TRUE),
@@ -223,6 +224,7 @@ _NEAR_MISSES: list[Expr] = [
     _bin("//", _bin("+", _bin("*", X, _int(8)), _COLUMN), _int(8)),  # may wrap around
     _bin("%", _bin("+", _bin("*", _ROW, _int(12)), _COLUMN), _int(8)),
     _bin("%", _COLUMN, _int(7)),
+    _bin("//", _bin("%", X, _int(64)), _int(7)),
     _cmp("<", _COLUMN, _int(7)),
     _bin("&", _equal("//", X, Y, 8), _equal("%", X, Y, 4)),
     _bin("&", _equal("//", X, Y, 40), _equal("%", X, Y, 5)),

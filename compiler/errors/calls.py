@@ -83,3 +83,21 @@ class SymbolicNumberError(AttncError, ValueError):
         "a size or number that a compiled graph passes to a mask or score is {value}, which has "
         "more than 32 bits. Compute with it in a tensor: torch.tensor(number)."
     )
+
+
+class LayoutArgumentError(AttncError, ValueError):
+    template = "attnc.layout: {argument} is {value}; {problem}."
+
+
+class LayoutLengthError(AttncError, ValueError):
+    template = (
+        "layout {name!r} is of {n_tokens} tokens, but q has {n_queries} and k {n_keys}. It orders "
+        "queries and keys alike: make it for the tokens of both, or leave it out."
+    )
+
+
+class LayoutOfBlockMaskError(AttncError, TypeError):
+    template = (
+        "layout={name!r} with a block mask: its tiles are of tokens in their own order. Pass the "
+        "mask_mod as mask."
+    )

@@ -157,6 +157,11 @@ def division_law(op: BinaryOp, x: Expr, n: int) -> Expr | None:
             return Const(quotient, x.dtype)  # (q_idx % 8) // 8 = 0
         if quotient == 0:
             return x  # (q_idx % 8) % 16 = q_idx % 8
+    match op, x:
+        case (BinaryOp.FLOORDIV, Binary(BinaryOp.MOD, y, Const(int(m)))) if m > 0 and m % n == 0:
+            # (q_idx % 64) // 8 = (q_idx // 8) % 8
+            quotient_of_y = Binary(BinaryOp.FLOORDIV, y, Const(n, x.dtype))
+            return Binary(BinaryOp.MOD, quotient_of_y, Const(m // n, x.dtype))
     terms = _terms(x)
     if terms is None:
         return None
