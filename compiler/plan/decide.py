@@ -16,6 +16,7 @@ from attnc.ir import (
     slots_of,
     walk,
 )
+from attnc.limits import limits_of
 from attnc.plan.record import Accumulation, Decision, Plan
 from attnc.plan.spec import Spec
 from attnc.plan.visits import closed_form_of, schedules_of_bounds, transposed_form
@@ -25,6 +26,7 @@ from attnc.target import CpuTarget, GpuTarget
 from attnc.tiles import Tiles, backward_tiles_for, tiles_for
 
 if TYPE_CHECKING:
+    from attnc.bounds import ClosedForm
     from attnc.derivative import Scatter
 
 
@@ -74,7 +76,7 @@ def make_plan(spec: Spec) -> Plan:
     multiplies_pairs = _multiplies_pairs(spec, decisions)
     # Rows of several heads have no diagonals in common; GPUs compute in registers.
     diagonals = isinstance(spec.target, CpuTarget) and not joins_heads
-    mask_schedule = None if mask is None else schedule(mask, "m", diagonals=diagonals)
+    mask_schedule, transposed_mask = _masks(spec, mask, closed_form, diagonals, decisions)
     score_schedule = None if score is None else schedule(score, "s", diagonals=diagonals)
     derivative_schedule = (
         None if derivative is None else schedule(derivative, "d", diagonals=diagonals)
@@ -92,6 +94,7 @@ def make_plan(spec: Spec) -> Plan:
         tiles=tiles,
         key_tiles=key_tiles,
         mask=mask_schedule,
+        transposed_mask=transposed_mask,
         score=score_schedule,
         derivative=derivative_schedule,
         accumulations=accumulations,
@@ -105,6 +108,31 @@ def make_plan(spec: Spec) -> Plan:
         multiplies_pairs=multiplies_pairs,
         decisions=tuple(decisions),
     )
+
+
+def _masks(
+    spec: Spec,
+    mask: Expr | None,
+    closed_form: ClosedForm | None,
+    diagonals: bool,
+    decisions: list[Decision],
+) -> tuple[Schedule | None, Schedule | None]:
+    """Schedules of the mask in loops over keys, and in those over queries that GPUs have."""
+    if mask is None:
+        return None, None
+    if isinstance(spec.target, CpuTarget):
+        return schedule(mask, "m", diagonals=diagonals), None
+    # Closed forms are used only where no integer wraps around.
+    by_keys, by_queries = (
+        limits_of(mask, own, is_exact=closed_form is not None)
+        for own in (IndexName.KV, IndexName.Q)
+    )
+    if by_keys is not mask:
+        what = "comparisons with kv_idx are limits of a key's place in its tile"
+        why = "places are the same in every tile; limits move, but there is one per row"
+        decisions.append(Decision(what, why))
+    transposed = None if spec.gradients is None else schedule(by_queries, "m")
+    return schedule(by_keys, "m"), transposed
 
 
 def _tiles(spec: Spec, decisions: list[Decision]) -> tuple[Tiles, Tiles]:

@@ -55,6 +55,7 @@ class Plan:
         tiles: Tile sizes and, for GPUs, warps and pipeline stages.
         key_tiles: The same where a backward kernel for GPUs goes over queries.
         mask: Schedule of the mask, or None where no tile needs it.
+        transposed_mask: The same in a loop over queries; None where no kernel has one.
         score: Schedule of the score_mod, or None where the score stays as it is.
         derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
         accumulations: Of the gradients of captured tensors.
@@ -74,6 +75,7 @@ class Plan:
     tiles: Tiles
     key_tiles: Tiles
     mask: Schedule | None
+    transposed_mask: Schedule | None
     score: Schedule | None
     derivative: Schedule | None
     accumulations: tuple[Accumulation, ...]

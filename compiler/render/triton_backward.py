@@ -96,7 +96,8 @@ def render_backward(plan: Plan) -> str:
     by_queries, by_keys = [], []
     for function in visits_of_gradients(plan):
         if function == KEYS:
-            by_keys.append(_kernel(plan, scores, function, writers[1]))
+            transposed = replace(scores, mask=plan.transposed_mask)
+            by_keys.append(_kernel(plan, transposed, function, writers[1]))
         else:
             by_queries.append(_kernel(plan, scores, function, writers[0]))
     kernels = [*by_queries, *by_keys]
