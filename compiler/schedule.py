@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from attnc.gathers import run_of
 from attnc.ir import (
     BinaryOp,
     Expr,
@@ -31,11 +32,15 @@ from attnc.ir import (
 
 @dataclass(frozen=True)
 class Let:
-    """A named value, computed at ``level``; ``expr`` reads leaves and earlier Lets by ``Ref``."""
+    """A named value, computed at ``level``; ``expr`` reads leaves and earlier Lets by ``Ref``.
+
+    ``run`` is that of ``gathers.run_of`` for a ``Gather`` that is read ahead.
+    """
 
     name: str
     expr: Expr
     level: Level
+    run: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,20 @@ class Schedule:
         """The Lets of one level, in order."""
         return tuple(let for let in self.lets if let.level is level)
 
+    @property
+    def reads(self) -> tuple[Let, ...]:
+        """What is read from captured tensors per element, in order."""
+        return tuple(let for let in self.at(Level.ELEMENT) if isinstance(let.expr, Gather))
 
-def schedule(expr: Expr, prefix: str, *, diagonals: bool = False) -> Schedule:
+
+def schedule(
+    expr: Expr, prefix: str, *, diagonals: bool = False, reads_ahead: bool = False
+) -> Schedule:
     """Binds what is shared or can be computed at an outer level; names are ``prefix`` + number.
 
     With ``diagonals``, what is costly and depends on ``q_idx - kv_idx`` only is bound at DIAGONAL.
+    With ``reads_ahead``, every ``Gather`` is bound, so that a renderer can read all elements of a row
+    before it computes with them.
     A ``Reduce`` is always bound, so that a renderer can write it as a loop statement. Nothing that
     depends on the variable of a ``Reduce`` leaves that ``Reduce``.
     """
@@ -78,9 +92,11 @@ def schedule(expr: Expr, prefix: str, *, diagonals: bool = False) -> Schedule:
     for node in order:
         value = node.rebuild(tuple(rewritten[c] for c in node.children)) if node.children else node
         is_outer = node in outer_user or (node is expr and node in on_diagonals)
-        wanted = isinstance(node, Reduce) or uses[node] > 1 or is_outer
+        is_read = reads_ahead and isinstance(node, Gather) and levels[node] is Level.ELEMENT
+        wanted = isinstance(node, Reduce) or uses[node] > 1 or is_outer or is_read
         if wanted and not isinstance(node, Leaf) and not free[node]:
-            let = Let(f"{prefix}{len(lets)}", value, levels[node])
+            run = run_of(node.indices) if is_read and isinstance(node, Gather) else None
+            let = Let(f"{prefix}{len(lets)}", value, levels[node], run)
             lets.append(let)
             value = Ref(let.name, node.dtype, let.level)
         rewritten[node] = value

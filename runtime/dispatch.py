@@ -134,8 +134,7 @@ def run_program(
     mask, score, captured, slots, given = program
     tensors = captured_on_device(captured, q) if captured else ()
     block = None if given is None else (given.block_m, given.block_n)
-    # Offsets on CPUs are 64 bits wide anyway.
-    is_wide = backend != "cpu" and needs_wide_index(q, k, v, outputs.out, *tensors)
+    is_wide = needs_wide_index(backend, tensors, q, k, v, outputs.out)
     wanted = (wants_lse, wants_max, strict, None)
     key = (layout, mask, score, tuple(slots), block, is_wide, backend, wanted)
     entry = entry_for(key, q, v, tensors)
@@ -179,13 +178,17 @@ def empty_outputs(q: torch.Tensor, v: torch.Tensor, lse: bool, max_scores: bool)
     return Outputs(out, stat() if lse else None, stat() if max_scores else None)
 
 
-def needs_wide_index(*tensors: torch.Tensor) -> bool:
+def needs_wide_index(
+    backend: Backend, captured: Sequence[torch.Tensor], *others: torch.Tensor
+) -> bool:
+    """Whether an offset into one of these tensors, or into a gradient of it, needs 64 bits."""
+    # Kernels for CPUs have 64 bits for all but captured tensors.
+    tensors = captured if backend == "cpu" else (*others, *captured)
     return any(_largest_offset(tensor) >= 2**31 for tensor in tensors)
 
 
 def _largest_offset(tensor: torch.Tensor) -> int:
-    return sum(
-        (size - 1) * abs(stride)
-        for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-        if size
-    )
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    largest = sum((size - 1) * abs(stride) for size, stride in steps if size)
+    # Gradients are contiguous.
+    return max(largest, tensor.numel() - 1)

@@ -74,11 +74,13 @@ def gradients(
     inputs = (q, k, v, *program.tensors)
     found: list[torch.Tensor | None] = [None] * len(inputs)
     wanted = _wanted(program, needs)
-    written = (wanted.query, wanted.key, wanted.value)
+    by_kernel = (wanted.query, wanted.key, wanted.value)
+    written = {number for number, is_wanted in enumerate(by_kernel) if is_wanted}
+    written |= {3 + slot for slot in wanted.captured}
     for number, (x, needed) in enumerate(zip(inputs, needs, strict=True)):
         if needed:
             empty = empty_gradient(x, number)
-            found[number] = empty if number < 3 and written[number] else empty.zero_()
+            found[number] = empty if number in written else empty.zero_()
     layout = layout_of(q, k, v)
     if 0 in layout.lengths or (grad_out is None and grad_lse is None):
         return [None if gradient is None else gradient.zero_() for gradient in found]
@@ -98,8 +100,8 @@ def gradients(
             needs,
         )
         for place, gradient in zip(found, exact, strict=True):
-            if place is not None and gradient is not None:
-                place.copy_(gradient)
+            if place is not None:
+                place.zero_() if gradient is None else place.copy_(gradient)
         return found
 
     tensors = captured_on_device(program.tensors, q) if program.tensors else ()
@@ -107,7 +109,7 @@ def gradients(
     grad_out = out.new_zeros(()).expand(out.shape) if grad_out is None else grad_out.resolve_neg()
     given = program.given
     block = None if given is None else (given.block_m, given.block_n)
-    is_wide = backend != "cpu" and needs_wide_index(q, k, v, out, grad_out, *tensors)
+    is_wide = needs_wide_index(backend, tensors, q, k, v, out, grad_out)
     asked = (False, False, strict, wanted)
     slots = tuple(program.slots)
     key = (layout, program.mask, program.score, slots, block, is_wide, backend, asked)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from attnc.gathers import run_of
 from attnc.ir import (
     TRUE,
     Const,
@@ -75,12 +78,11 @@ def make_plan(spec: Spec) -> Plan:
     joins_heads = _joins_heads(spec, decisions)
     multiplies_pairs = _multiplies_pairs(spec, decisions)
     # Rows of several heads have no diagonals in common; GPUs compute in registers.
-    diagonals = isinstance(spec.target, CpuTarget) and not joins_heads
-    mask_schedule, transposed_mask = _masks(spec, mask, closed_form, diagonals, decisions)
-    score_schedule = None if score is None else schedule(score, "s", diagonals=diagonals)
-    derivative_schedule = (
-        None if derivative is None else schedule(derivative, "d", diagonals=diagonals)
-    )
+    is_cpu = isinstance(spec.target, CpuTarget)
+    scheduled = partial(schedule, diagonals=is_cpu and not joins_heads, reads_ahead=is_cpu)
+    mask_schedule, transposed_mask = _masks(spec, mask, closed_form, scheduled, decisions)
+    score_schedule = None if score is None else scheduled(score, "s")
+    derivative_schedule = None if derivative is None else scheduled(derivative, "d")
     named = (
         ("mask", mask_schedule),
         ("score_mod", score_schedule),
@@ -88,6 +90,7 @@ def make_plan(spec: Spec) -> Plan:
     )
     for name, part in named:
         decisions.extend(_hoisting(name, part))
+        decisions.extend(_reading(name, part))
     read = [e for e in (mask, score) if e is not None]  # derivatives read no others
     return Plan(
         spec=spec,
@@ -114,14 +117,14 @@ def _masks(
     spec: Spec,
     mask: Expr | None,
     closed_form: ClosedForm | None,
-    diagonals: bool,
+    scheduled: Callable[[Expr, str], Schedule],
     decisions: list[Decision],
 ) -> tuple[Schedule | None, Schedule | None]:
     """Schedules of the mask in loops over keys, and in those over queries that GPUs have."""
     if mask is None:
         return None, None
     if isinstance(spec.target, CpuTarget):
-        return schedule(mask, "m", diagonals=diagonals), None
+        return scheduled(mask, "m"), None
     # Closed forms are used only where no integer wraps around.
     by_keys, by_queries = (
         limits_of(mask, own, is_exact=closed_form is not None)
@@ -131,8 +134,8 @@ def _masks(
         what = "comparisons with kv_idx are limits of a key's place in its tile"
         why = "places are the same in every tile; limits move, but there is one per row"
         decisions.append(Decision(what, why))
-    transposed = None if spec.gradients is None else schedule(by_queries, "m")
-    return schedule(by_keys, "m"), transposed
+    transposed = None if spec.gradients is None else scheduled(by_queries, "m")
+    return scheduled(by_keys, "m"), transposed
 
 
 def _tiles(spec: Spec, decisions: list[Decision]) -> tuple[Tiles, Tiles]:
@@ -163,12 +166,12 @@ def _derivatives(
     for number, scatter in enumerate(derivative.captured):
         accumulation = _accumulation(number, scatter, spec)
         accumulations.append(accumulation)
-        decisions.append(
-            Decision(
-                f"gradient of captured tensor {scatter.slot}: {_SUMS[accumulation.reduction]}",
-                f"the element read depends on {accumulation.reduction.value}",
-            )
-        )
+        reduction, is_run = accumulation.reduction, accumulation.run is not None
+        sums = "whole rows of a tile are added" if is_run else _SUMS[reduction]
+        why = f"the element read depends on {reduction.value}"
+        if is_run:
+            why = "the indices are sums of multiples of kv_idx"
+        decisions.append(Decision(f"gradient of captured tensor {scatter.slot}: {sums}", why))
     if isinstance(derivative.score, Const) and derivative.score.value == 1:
         decisions.append(Decision("scores keep their gradients", "the score_mod adds to them"))
         return None, tuple(accumulations)
@@ -176,15 +179,18 @@ def _derivatives(
 
 
 def _accumulation(number: int, scatter: Scatter, spec: Spec) -> Accumulation:
-    diagonals = isinstance(spec.target, CpuTarget)
+    is_cpu = isinstance(spec.target, CpuTarget)
+    scheduled = partial(schedule, diagonals=is_cpu, reads_ahead=is_cpu)
+    reduction = reduction_of(scatter)
+    is_run = is_cpu and reduction is Reduction.ELEMENT and not scatter.rows
     return Accumulation(
         slot=scatter.slot,
-        reduction=reduction_of(scatter),
-        factor=schedule(scatter.factor, f"f{number}_", diagonals=diagonals),
+        reduction=reduction,
+        factor=scheduled(scatter.factor, f"f{number}_"),
         indices=tuple(
-            schedule(index, f"i{number}_{place}_", diagonals=diagonals)
-            for place, index in enumerate(scatter.indices)
+            scheduled(index, f"i{number}_{place}_") for place, index in enumerate(scatter.indices)
         ),
+        run=run_of(scatter.indices) if is_run else None,
         rows=scatter.rows,
         owned_by_batch=is_owned(scatter, IndexName.B),
         owned_by_head=is_owned(scatter, IndexName.H),
@@ -212,6 +218,21 @@ def _multiplies_pairs(spec: Spec, decisions: list[Decision]) -> bool:
     why = f"{target.isa} has no products of bfloat16"
     decisions.append(Decision("q, k and v are converted to float32", why))
     return False
+
+
+def _reading(name: str, part: Schedule | None) -> list[Decision]:
+    reads = () if part is None else part.reads
+    n_runs = sum(let.run is not None for let in reads)
+    decisions = []
+    if n_runs:
+        what = (
+            f"{n_runs} of the {name}'s reads per element: a row at a time, from its first element"
+        )
+        decisions.append(Decision(what, "the indices are sums of multiples of kv_idx"))
+    if len(reads) > n_runs:
+        what = f"{len(reads) - n_runs} of the {name}'s reads per element: at offsets found before"
+        decisions.append(Decision(what, "the indices are no such sums; loops stay vectors"))
+    return decisions
 
 
 def _hoisting(name: str, part: Schedule | None) -> list[Decision]:

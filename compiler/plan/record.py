@@ -25,6 +25,7 @@ class Accumulation:
         reduction: What is summed in a tile before it reaches the tensor.
         factor: Schedule of the score_mod's derivative by the element.
         indices: Schedules of the element's place.
+        run: How the elements of a row of pairs lie, as ``gathers.run_of`` says.
         rows: Loops around both.
         owned_by_batch, owned_by_head: No two b (or h) read one element.
     """
@@ -33,6 +34,7 @@ class Accumulation:
     reduction: Reduction
     factor: Schedule
     indices: tuple[Schedule, ...]
+    run: tuple[int, ...] | None
     rows: tuple[Reduce, ...]
     owned_by_batch: bool
     owned_by_head: bool

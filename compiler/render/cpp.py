@@ -103,6 +103,7 @@ _TEMPLATES = (
     "gemm.cpp.jinja",
     "softmax.cpp.jinja",
     "pack.cpp.jinja",
+    "gather.cpp.jinja",
     "drive.cpp.jinja",
     "entry.cpp.jinja",
 )
@@ -167,20 +168,18 @@ def _kernel_template(plan: Plan) -> str:
 def _kernel_text(plan: Plan, name: str) -> KernelText:
     spec = plan.spec
     stored = "row" if spec.gradients is None else "modified"
-    score = (
-        None if plan.score is None else loop_text(spec.slots, [plan.score], stored + "[j] = {};")
-    )
+    score = None if plan.score is None else loop_text(spec, [plan.score], stored + "[j] = {};")
     mask = (
         None
         if plan.mask is None
-        else loop_text(spec.slots, [plan.mask], "visible[j] = -(Int<real>)({});")
+        else loop_text(spec, [plan.mask], "visible[j] = -(Int<real>)({});")
     )
     shown = "row[j] = visible[j] ? {} : -Limits<real>::inf;"
-    visible_score = loop_text(spec.slots, [plan.score], shown)
+    visible_score = loop_text(spec, [plan.score], shown)
     gradients = gradients_text(plan)
     more = () if gradients is None else gradients.loops
     loops = [loop for loop in (score, mask, visible_score, *more) if loop is not None]
-    inner_reads = frozenset().union(*(loop.reads for loop in loops))
+    inner_reads = frozenset().union(*(loop.leaves for loop in loops))
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     raw_runs, bound_names = _runs(plan)
     closed = plan.closed_form

@@ -156,7 +156,7 @@ class Block:
     def _gather(self, slot: int, indices: list[str], dtype: DType) -> str:
         name = f"t{slot}"
         offset = " + ".join(
-            f"op::place({_without_parentheses(index)}, {name}_size{n}) * {name}_stride{n}"
+            placed(index, f"{name}_size{n}", f"{name}_stride{n}", wide=True)
             for n, index in enumerate(indices)
         )
         storage = self.slots[slot].storage
@@ -196,6 +196,14 @@ class Block:
             "}",
         ]
         return name
+
+
+def placed(index: str, size: str, stride: str, wide: bool) -> str:
+    """Offset of an index along one dimension: int64, or int32 unless ``wide``."""
+    index = _without_parentheses(index)
+    if wide:
+        return f"op::place({index}, {size}) * ({stride})"
+    return f"op::place32({index}, (int32_t){size}) * (int32_t)({stride})"
 
 
 def leaf_name(leaf: Expr) -> str:

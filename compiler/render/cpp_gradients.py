@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attnc.ir import Const
 from attnc.plan import Accumulation, Plan
-from attnc.render.cpp_loops import LoopText, loop_text
+from attnc.render.cpp_expressions import placed
+from attnc.render.cpp_loops import Elements, LoopText, PlaceText, loop_text
 from attnc.scatter import Reduction
 
 # A weight of 0 may stand for a score that has no derivative.
@@ -17,15 +19,17 @@ _CONTRIBUTION = "weight[j] != 0 ? grad[j] * ({}) : 0"
 class AccumulationText:
     """Of one element of a captured tensor per pair: its contributions, and where they go.
 
-    Where a tile sums them first, ``contribution`` fills a tile of them and ``place`` declares
-    ``at``, the element's number in the gradient. Else ``direct`` adds each, inside of loops over
-    ``rows``, which are variables and extents.
+    ``contribution`` fills a tile of them; without it they are the gradients of the scores. Where a
+    tile sums them, ``place`` declares ``at``, the element's number in the gradient; where it does
+    not, ``element`` has the numbers, with what ``place`` reads for them. Else ``direct`` adds each
+    contribution, inside of loops over ``rows``, which are variables and extents.
     """
 
     tensor: int  # number of the gradient
     reduction: str
     contribution: LoopText | None
     place: LoopText | None
+    element: PlaceText | None
     direct: LoopText | None
     rows: tuple[tuple[str, int], ...]
 
@@ -61,7 +65,7 @@ def gradients_text(plan: Plan) -> GradientsText | None:
         return None
     derivative = None
     if plan.derivative is not None and (wanted.query or wanted.key):
-        derivative = loop_text(plan.spec.slots, [plan.derivative], _OF_SCORE)
+        derivative = loop_text(plan.spec, [plan.derivative], _OF_SCORE)
     by_slot = {slot: [a for a in plan.accumulations if a.slot == slot] for slot in wanted.captured}
     return GradientsText(
         query=wanted.query,
@@ -82,36 +86,45 @@ def _owner(accumulations: list[Accumulation]) -> str:
 
 
 def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:
-    wanted, slots = plan.spec.gradients, plan.spec.slots
-    assert wanted is not None
-    tensor = wanted.captured.index(accumulation.slot)
-    place = _place(f"t{accumulation.slot}", len(accumulation.indices))
-    contribution = at = direct = None
-    if accumulation.reduction is Reduction.ELEMENT:
-        parts = (accumulation.factor, *accumulation.indices)
+    spec, slot, indices = plan.spec, accumulation.slot, accumulation.indices
+    assert spec.gradients is not None
+    sizes = [f"t{slot}_size{dimension}" for dimension in range(len(indices))]
+    strides = [
+        " * ".join(f"(int64_t){size}" for size in sizes[n + 1 :]) or "1" for n in range(len(sizes))
+    ]
+    contribution = at = element = direct = None
+    if accumulation.rows:
         # The factor comes first among the parts, but last in the text.
-        indices = [f"{{{n}}}" for n in range(1, len(parts))]
+        places = [
+            placed(f"{{{n}}}", *both, wide=True)
+            for n, both in enumerate(zip(sizes, strides, strict=True), 1)
+        ]
         added = _CONTRIBUTION.replace("{}", "{0}")
-        direct = loop_text(slots, parts, f"sums[{place.format(*indices)}] += {added};")
+        parts = (accumulation.factor, *indices)
+        direct = loop_text(spec, parts, f"sums[{' + '.join(places) or '0'}] += {added};")
     else:
-        contribution = loop_text(
-            slots, [accumulation.factor], f"contribution[j] = {_CONTRIBUTION};"
-        )
-        at = loop_text(slots, accumulation.indices, f"const int64_t at = {place};")
+        match accumulation.factor.result:
+            case Const(1.0):
+                pass  # gradients of scores are 0 where weights are
+            case _:
+                result = f"contribution[j] = {_CONTRIBUTION};"
+                contribution = loop_text(spec, [accumulation.factor], result)
+        if accumulation.reduction is Reduction.ELEMENT:
+            body = Elements(spec, indices)
+            element = body.place(slot, [i.result for i in indices], strides, accumulation.run)
+            at = body.loop()
+        else:
+            places = [
+                placed("{}", size, stride, wide=True)
+                for size, stride in zip(sizes, strides, strict=True)
+            ]
+            at = loop_text(spec, indices, f"const int64_t at = {' + '.join(places) or '0'};")
     return AccumulationText(
-        tensor=tensor,
+        tensor=spec.gradients.captured.index(slot),
         reduction=accumulation.reduction.name,
         contribution=contribution,
         place=at,
+        element=element,
         direct=direct,
         rows=tuple((f"r{row.number}", row.extent) for row in accumulation.rows),
     )
-
-
-def _place(name: str, rank: int) -> str:
-    """Number of an element in a contiguous tensor, with a ``{}`` for each index."""
-    text = "0"
-    for dimension in range(rank):
-        index = f"op::place({{}}, {name}_size{dimension})"
-        text = index if dimension == 0 else f"({text}) * {name}_size{dimension} + {index}"
-    return text
