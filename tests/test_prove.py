@@ -472,6 +472,7 @@ def test_kernels_and_block_masks_are_masks() -> None:
 
     assert prove.causal(window, Q_LEN=300).holds
     assert prove.causal(block_mask).holds
+    assert prove.causal(block_mask).max_length is None
     assert prove.equal(lists, window).holds
     everything = attnc.BlockMask.from_kv_blocks(
         block_mask.kv_num_blocks, block_mask.kv_indices, seq_lengths=(300, 300)

@@ -7,8 +7,9 @@
 True
 
 Every function takes ``B, H, Q_LEN, KV_LEN``, and ``budget``: how many pairs may be evaluated, where
-the truth on a box of indices costs as much as 16. ``KV_LEN`` is ``Q_LEN`` if left out, ``B`` and ``H`` are 1; a BlockMask knows
-its own. A ``Proof`` is True as a condition only where the property is proved, so that
+the truth on a box of indices costs as much as 16. ``KV_LEN`` is ``Q_LEN`` if left out, ``B`` and
+``H`` are 1; a BlockMask knows its own. A Kernel is asked about the mask it applies. A ``Proof`` is
+True as a condition only where the property is proved, so that
 ``assert attnc.prove.causal(mask, Q_LEN=4096)`` is a test.
 
 All of them raise:
@@ -19,8 +20,8 @@ All of them raise:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
 
 from attnc.ir import (
     KV_IDX,
@@ -213,7 +214,7 @@ def monotone(
 
 
 def in_bounds(
-    mod: Mask | Callable[..., object],
+    mod: Mask,
     *,
     where: Mask | None = None,
     allow_negative: bool = False,
@@ -227,26 +228,27 @@ def in_bounds(
     the end and clamp the rest.
 
     Args:
-        mod: A mask, or a score_mod.
+        mod: A mask, or a score_mod; of a Kernel both, its score where its mask is true.
         where: Only pairs visible in this mask count; all, if left out.
         allow_negative: Whether indices from -size to -1 are meant to count from the end. A negative
             number that is written as such always is.
         B, H, Q_LEN, KV_LEN, budget: See the module.
     """
     question = Question("in_bounds", Lengths(B, H, Q_LEN, KV_LEN, budget))
-    expr = question.mod(mod)
+    exprs = question.mods(mod)
     counted = None if where is None else question.mask(where, "where")
     domain = question.domain()
     proofs: list[Proof] = []
-    for use in index_uses(expr, question.slots.tensors, allow_negative):
-        violation = use.outside if counted is None else _and(counted, use.outside)
-        proof = decide_pairs(violation, domain, budget)
-        if proof.holds is False:
-            return _read_outside(proof, use, question, domain)
-        proofs.append(proof)
+    for expr, visible in exprs:
+        for use in index_uses(expr, question.slots.tensors, allow_negative):
+            limits = [mask for mask in (counted, visible) if mask is not None]
+            proof = decide_pairs(reduce(_and, limits, use.outside), domain, budget)
+            if proof.holds is False:
+                return _read_outside(proof, use, question, domain)
+            proofs.append(proof)
     if not proofs:
-        method = "no index can be out of bounds, for all lengths"
-        return Proof(True, None, method, max_length=LONGEST)
+        longest = None if domain.is_fixed else LONGEST
+        return Proof(True, None, "no index can be out of bounds", max_length=longest)
     # The weakest answer is that of all.
     return min(proofs, key=lambda proof: (proof.holds is True, proof.max_length or 0))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ Flags = NDArray[np.bool_]
 class Domain:
     """All ``b, h, q_idx, kv_idx`` below these extents, and the tensors that predicates read.
 
-    A *group* is one batch and head: ``b * n_heads + h``.
+    A *group* is one batch and head: ``b * n_heads + h``. ``is_fixed``: the predicates mean nothing at
+    other lengths.
     """
 
     n_batch: int
@@ -29,6 +30,7 @@ class Domain:
     n_queries: int
     n_keys: int
     facts: Facts = field(default_factory=Facts)
+    is_fixed: bool = False
 
     @property
     def n_groups(self) -> int:
@@ -46,12 +48,10 @@ class Domain:
     def read_by(self, predicate: Expr) -> Domain:
         """Without batches and heads that ``predicate`` does not tell apart."""
         read = indices_of(predicate)
-        return Domain(
-            self.n_batch if IndexName.B in read else min(self.n_batch, 1),
-            self.n_heads if IndexName.H in read else min(self.n_heads, 1),
-            self.n_queries,
-            self.n_keys,
-            self.facts,
+        return replace(
+            self,
+            n_batch=self.n_batch if IndexName.B in read else min(self.n_batch, 1),
+            n_heads=self.n_heads if IndexName.H in read else min(self.n_heads, 1),
         )
 
     def split_group(self, group: Any) -> tuple[Any, Any]:

@@ -22,25 +22,34 @@ def proof_by_form(violation: Expr, domain: Domain, condition: str = "") -> Proof
     Args:
         violation: Boolean, simplified.
         domain: The lengths asked for, and the tensors.
-        condition: What besides ``max_length`` the lengths must satisfy, as " with KV_LEN >= Q_LEN".
+        condition: What the lengths must satisfy besides, as " with KV_LEN >= Q_LEN".
     """
-    facts = domain.facts
-    extents = (domain.n_batch, domain.n_heads, LONGEST, LONGEST)
-    whole = Boxes(*((np.array([0]), np.array([max(n - 1, 0)])) for n in extents))
-    if truth_of(violation, whole, facts)[0] == Truth.NEVER:
+    if not domain.is_fixed and _is_never(violation, domain):
         return Proof(True, None, f"intervals, {_lengths(LONGEST)}{condition}", max_length=LONGEST)
     asked = max(domain.n_queries, domain.n_keys)
-    longest = next((n for n in _LENGTHS if n >= asked and _is_exact(violation, domain, n)), None)
     limits: dict[IndexName, int | None] = {**domain.limits}
+    longest = None if domain.is_fixed else _longest(violation, domain, asked)
     if longest is not None:
         free = {**limits, IndexName.Q: None, IndexName.KV: None}
-        if is_impossible(violation, free, facts):
+        if is_impossible(violation, free, domain.facts):
             method = f"linear arithmetic, {_lengths(longest)}{condition}"
             return Proof(True, None, method, max_length=longest)
     exact = longest is not None or _is_exact(violation, domain, asked)
-    if exact and is_impossible(violation, limits, facts):
+    if exact and is_impossible(violation, limits, domain.facts):
         return Proof(True, None, "linear arithmetic, for these lengths")
     return None
+
+
+def _is_never(violation: Expr, domain: Domain) -> bool:
+    """Whether the truth of ``violation`` on all indices at once is NEVER."""
+    extents = (domain.n_batch, domain.n_heads, LONGEST, LONGEST)
+    whole = Boxes(*((np.array([0]), np.array([max(n - 1, 0)])) for n in extents))
+    return bool(truth_of(violation, whole, domain.facts)[0] == Truth.NEVER)
+
+
+def _longest(violation: Expr, domain: Domain, asked: int) -> int | None:
+    """Lengths up to which nothing in ``violation`` wraps, from those asked for."""
+    return next((n for n in _LENGTHS if n >= asked and _is_exact(violation, domain, n)), None)
 
 
 def _is_exact(violation: Expr, domain: Domain, length: int) -> bool:

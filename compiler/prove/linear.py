@@ -97,7 +97,9 @@ _Rows = dict[frozenset[tuple[Atom, int]], int]
 
 def _eliminated(atom: Atom, rows: _Rows) -> _Rows | None:
     """What follows for the other atoms; None for a contradiction."""
-    above, below, others = [], [], []
+    above: list[tuple[int, Linear]] = []
+    below: list[tuple[int, Linear]] = []
+    others: list[Linear] = []
     for factors, constant in rows.items():
         factor = dict(factors).get(atom, 0)
         row = Linear(factors, constant)

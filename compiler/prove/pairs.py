@@ -7,8 +7,8 @@ does not settle are evaluated element by element, in bounded memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,8 +39,12 @@ class _Rectangles:
         return len(self.group)
 
     def at(self, where: Flags | slice) -> _Rectangles:
-        parts = (x[where] for x in (self.group, self.q_first, self.kv_first))
-        return _Rectangles(*parts, self.height, self.width)
+        return replace(
+            self,
+            group=self.group[where],
+            q_first=self.q_first[where],
+            kv_first=self.kv_first[where],
+        )
 
     def parts(self, size: int) -> Iterator[_Rectangles]:
         for first in range(0, len(self), size):
@@ -85,6 +89,7 @@ def decide_pairs(violation: Expr, domain: Domain, budget: int) -> Proof:
             return proof
         found = search.found()
     if found is not None:
+        found = search.nearer(found)
         pair = (*domain.split_group(found[0]), *found[1:])
         assert domain.value_at(violation, pair), "a pair that was found is no counterexample"
         return Proof(False, pair, f"counterexample: {search.effort}")
@@ -115,6 +120,24 @@ class _Search:
             if found is not None:
                 return found
         return None
+
+    def nearer(self, found: _Found) -> _Found:
+        """A pair that holds as well, at a query, and then a key, that is 0 or follows one where
+        the predicate does not hold."""
+        group, q_idx, kv_idx = found
+        q_idx = self._least(q_idx, lambda q: (group, q, kv_idx))
+        return group, q_idx, self._least(kv_idx, lambda kv: (group, q_idx, kv))
+
+    def _least(self, number: int, pair: Callable[[int], _Found]) -> int:
+        """By bisection: ``pair(number)`` holds, and so does that of the result."""
+        low, high = -1, number
+        while high - low > 1:
+            middle = (low + high) // 2 if low >= 0 else 0
+            if self._first(*(np.array(x) for x in pair(middle))) is None:
+                low = middle
+            else:
+                high = middle
+        return high
 
     def found(self) -> _Found | None:
         """The same among all pairs; ``n_open`` counts those the budget did not reach."""

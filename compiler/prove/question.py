@@ -9,16 +9,18 @@ from typing import Any
 from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import listed_mod
 from attnc.block_mask.mask import is_sliced
+from attnc.decorator import Kernel
 from attnc.errors import ProofArgumentError, SlicedMaskModError
 from attnc.intervals import Facts
 from attnc.ir import DType, Expr
-from attnc.mods import mod_kind, require_alone, require_kind
+from attnc.mods import mod_kind, require_kind
 from attnc.printer import format_expr
 from attnc.prove.blame import deciding_term
 from attnc.prove.domain import Domain
 from attnc.prove.everywhere import LONGEST
 from attnc.trace import Location, SlotTable, trace_mask, trace_score
 
+#: A mask_mod, Kernel or BlockMask; where a mod is asked for, also a score_mod.
 Mask = Callable[..., Any] | BlockMask
 
 _MAX_TEXT = 100
@@ -46,25 +48,37 @@ class Question:
     block_masks: list[BlockMask] = field(default_factory=list)
 
     def mask(self, mask: Mask, role: str = "mask") -> Expr:
-        """The predicate of a mask_mod, Kernel or BlockMask.
+        """The predicate of a mask_mod or BlockMask, or of the mask that a Kernel applies.
 
         Raises:
             TraceError: The function does something a kernel cannot do.
-            NotAModError, WrongModKindError, KernelPartsError: It is no mask, or more than one.
+            NotAModError, WrongModKindError: It is no mask.
             SlicedMaskModError: It was cut out of another block mask.
         """
+        while isinstance(mask, Kernel) and mask.mask is not None:
+            mask = mask.mask
         if isinstance(mask, BlockMask):
             return self._block_mask(mask)
         require_kind(mask, "mask_mod", role)
-        require_alone(mask, role)
         return self._traced(mask)
 
-    def mod(self, mod: Mask) -> Expr:
-        """The expression of a mask, or of a score_mod."""
+    def mods(self, mod: Mask) -> list[tuple[Expr, Expr | None]]:
+        """The expressions that ``mod`` computes, each with the mask that says at which pairs.
+
+        Those of a Kernel are its mask, everywhere, and its score_mod, where the mask is true.
+        """
+        if isinstance(mod, Kernel):
+            mask = None if mod.mask is None else self.mask(mod.mask)
+            found: list[tuple[Expr, Expr | None]] = [] if mask is None else [(mask, None)]
+            if mod.score is not None:
+                found.append((self._score(mod.score), mask))
+            return found
         if isinstance(mod, BlockMask) or not callable(mod) or mod_kind(mod) == "mask_mod":
-            return self.mask(mod, "mod")
-        require_alone(mod, "mod")
-        traced = trace_score(mod, self.slots, with_locations=True)
+            return [(self.mask(mod, "mod"), None)]
+        return [(self._score(mod), None)]
+
+    def _score(self, score: Callable[..., Any]) -> Expr:
+        traced = trace_score(score, self.slots, with_locations=True)
         self._remember(traced.locations)
         return traced.expr
 
@@ -101,7 +115,8 @@ class Question:
         n_heads = self._size("H", given.H, [shape[-1] for shape in shapes if shape[-1] > 1], 1)
         if given.budget < 0:
             raise self.wrong("budget", given.budget, "it must not be negative")
-        return Domain(n_batch, n_heads, n_queries, n_keys, Facts(tuple(self.slots.tensors)))
+        facts = Facts(tuple(self.slots.tensors))
+        return Domain(n_batch, n_heads, n_queries, n_keys, facts, is_fixed=bool(self.block_masks))
 
     def _size(
         self, name: str, given: int | None, known: list[int], default: int | None = None

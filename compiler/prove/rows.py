@@ -8,6 +8,7 @@ permutation, the rest goes to rectangles of a single query.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,7 @@ def _proof_by_form(mask: Expr, domain: Domain) -> Proof | None:
         simplify(Unary(UnaryOp.NOT, replaced(mask, {KV_IDX: key})))
         for key in (Const(0, DType.INT32), Q_IDX)
     )
-    proof = proof_by_form(no_first, domain)
+    proof = proof_by_form(no_first, domain, " with KV_LEN >= 1")
     if proof is not None or domain.n_keys < domain.n_queries:
         return proof
     neither = simplify(Binary(BinaryOp.AND, no_first, no_own))
@@ -148,20 +149,21 @@ class _Search:
         return True
 
     def _try_keys(self) -> None:
-        last = self.domain.n_keys - 1
-        n_queries = self.domain.n_queries
-        for key in (
-            lambda q: np.minimum(q, last),
+        n_queries, n_keys = self.domain.n_queries, self.domain.n_keys
+        keys: tuple[Callable[[Ints], Ints], ...] = (
+            lambda q: q,
             lambda q: 0 * q,
-            lambda q: np.clip(q - 1, 0, last),
-            lambda q: 0 * q + last,
-            lambda q: q * self.domain.n_keys // n_queries,
-        ):
+            lambda q: q - 1,
+            lambda q: 0 * q + n_keys,
+            lambda q: q * n_keys // n_queries,
+        )
+        for key in keys:
             left = np.flatnonzero(~self.sees)
             if not len(left) or not self.effort.affords(n_pairs=len(left)):
                 return
             q_idx = self.q_idx[left]
-            self.sees[left] = self.domain.values(self.mask, self.group[left], q_idx, key(q_idx))
+            kv_idx = np.clip(key(q_idx), 0, n_keys - 1)
+            self.sees[left] = self.domain.values(self.mask, self.group[left], q_idx, kv_idx)
 
     def _left(self, alone: bool) -> list[_Rectangles]:
         """All keys of the rows that see none yet, in runs of consecutive queries, or ``alone``."""
