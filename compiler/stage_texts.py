@@ -16,6 +16,8 @@ from attnc.schedule import Schedule
 from attnc.trace import Location
 
 if TYPE_CHECKING:
+    from attnc.bounds import ClosedForm
+    from attnc.cost import Cost
     from attnc.runtime.triton_binary import Resources
 
 _DECLARATION = re.compile(r"\w+: ")
@@ -104,6 +106,13 @@ def _math_paragraphs(lifted: Lifted, plan: Plan, derivative: Derivative | None) 
     ]
     seen = "\n  or\n".join(indented(i) for i in intervals) or "    none"
     yield f"Query q_idx sees the keys\n{seen}"
+    yield from _bounds_paragraphs(form)
+
+
+def _bounds_paragraphs(form: ClosedForm) -> Iterator[str]:
+    """The loop bounds of a tile of queries, run by run."""
+    from attnc.bounds import print_bound
+
     for number, run in enumerate(form.runs):
         which = f" {number + 1} of {len(form.runs)}" if len(form.runs) > 1 else ""
         bounds = {
@@ -131,13 +140,15 @@ def _formula(expr: Expr) -> str:
     return indented("\n".join(line for line in lines if not _DECLARATION.match(line)))
 
 
-def blocks_text(analysis: Analysis, shape: tuple[int, int, int, int, int]) -> str:
-    """A picture of the first batch and head, counts of tiles, and the work saved in the call.
+def blocks_text(
+    analysis: Analysis, plan: Plan, costs: Mapping[str, Cost], title: str, source: str
+) -> str:
+    """A picture of the first batch and head, counts of tiles, loop bounds, and costs of the call.
 
-    ``shape`` is (B, H, n_queries, n_keys, head_dim).
+    ``costs``: by pass. ``title``: what call that is. ``source``: where its times come from.
     """
     table = analysis.table
-    title = (
+    shown = (
         f"{table.n_queries} queries x {table.n_keys} keys "
         f"in tiles of {table.block_m} x {table.block_n}"
     )
@@ -145,7 +156,7 @@ def blocks_text(analysis: Analysis, shape: tuple[int, int, int, int, int]) -> st
         f"{n} {what}" for n, what in ((table.n_batch, "batches"), (table.n_heads, "heads")) if n > 1
     ]
     if groups:
-        title += f" for {' x '.join(groups)}, of which the first:"
+        shown += f" for {' x '.join(groups)}, of which the first:"
     counts = [
         f"{count:>10,}  {name:8}{count / table.n_tiles:6.1%}  {meaning}"
         for name, count, meaning in (
@@ -154,22 +165,60 @@ def blocks_text(analysis: Analysis, shape: tuple[int, int, int, int, int]) -> st
             ("empty", analysis.n_empty, "skipped"),
         )
     ]
-    n_pairs = shape[0] * shape[1] * table.n_queries * table.n_keys
-    flops = 4.0 * n_pairs * shape[4]
-    left = flops * (1.0 - analysis.flops_saved)
+    if plan.closed_form is None:
+        bounds = [f"Tiles come from a table of {len(table.starts):,} runs of key tiles."]
+    elif plan.closed_form.runs:
+        bounds = list(_bounds_paragraphs(plan.closed_form))
+    else:
+        bounds = ["No tile is visited."]
     return "\n".join(
         [
-            title,
+            shown,
             "",
             analysis.picture(),
             LEGEND,
             "",
             *counts,
             "",
-            f"{left:.3g} of {flops:.3g} FLOPs are left: {analysis.flops_saved:.1%} saved.",
+            f"{analysis.flops_saved:.1%} of the work of all tiles is saved.",
             f"Tiles evaluated pair by pair to tell their class: {analysis.n_evaluated}.",
+            "",
+            "\n\n".join(bounds),
+            "",
+            *_cost_lines(costs, title, source),
         ]
     )
+
+
+def _cost_lines(costs: Mapping[str, Cost], title: str, source: str) -> Iterator[str]:
+    yield title
+    yield (
+        f"{'':10}{'tiles':>12}{'skipped':>9}{'FLOPs':>10}{'bytes':>10}{'FLOPs/byte':>12}"
+        f"{'time':>11}{'over dense':>12}"
+    )
+    for name, cost in costs.items():
+        yield (
+            f"{name:10}{cost.n_visited:>12,}{cost.skipped:>9.1%}{_scaled(cost.flops):>10}"
+            f"{_scaled(cost.n_bytes):>10}{cost.intensity:>12.1f}{_time(cost.seconds):>11}"
+            + (f"{'-':>12}" if cost.speedup is None else f"{cost.speedup:>11.2f}x")
+        )
+    yield source
+
+
+def _scaled(number: float) -> str:
+    for factor, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g} {unit}"
+    return f"{number:.3g}"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    for factor, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= factor:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"
 
 
 def plan_text(plan: Plan) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
 from attnc.decorator import Kernel
 from attnc.derivative import Derivative, differentiate
-from attnc.errors import InspectionOptionError
+from attnc.errors import HeadTooWideError, InspectionOptionError
 from attnc.intervals import Facts
 from attnc.ir import TRUE, DType, Expr
 from attnc.mods import Mod, mod_kind, mod_name
@@ -37,6 +38,7 @@ from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
 from attnc.trace import SlotTable
 
 if TYPE_CHECKING:
+    from attnc.cost import Cost
     from attnc.runtime.triton_compile import OfflineBinary
 
 Shape = tuple[int, int, int, int, int]
@@ -215,10 +217,62 @@ class Inspection:
         """Mask, score and its derivatives, keys a query sees, loop bounds of a tile: formulas."""
         return math_text(self.program.lifted, self._plan, self._derivative)
 
-    def blocks(self) -> str:
-        """A picture of the tiles, how many there are of each class, and what is saved."""
+    def blocks(self, *, measure: bool = False) -> str:
+        """A picture of the tiles, how many of each class, loop bounds, and what the call costs.
+
+        Args:
+            measure: Time a few kernels if the rates of this machine are not known yet (seconds);
+                else there are no times then.
+        """
         tiles = self._plan.tiles
-        return blocks_text(self.analysis((tiles.block_m, tiles.block_n)), self.shape)
+        analysis = self.analysis((tiles.block_m, tiles.block_n))
+        costs = self.costs(measure=measure)
+        title = f"{self._title(self.target)}, {self.shape[0]} x {self.shape[1]} heads"
+        return blocks_text(analysis, self._plan, costs, title, self._source_of(costs))
+
+    def costs(self, *, measure: bool = True) -> dict[str, Cost]:
+        """What the call costs, by pass; a pass that the target has no kernel for is left out."""
+        from attnc.cost import Problem, backward_target, cost_of
+
+        n_batch, n_heads, n_queries, n_keys, head_dim = self.shape
+        forward = Problem(
+            program=self.program,
+            n_batch=n_batch,
+            n_heads=n_heads,
+            kv_heads=n_heads,
+            n_queries=n_queries,
+            n_keys=n_keys,
+            head_dim=head_dim,
+            value_dim=head_dim,
+            dtype=self.dtype,
+            target=self.target,
+            n_threads=torch.get_num_threads(),
+            table=self.table,
+            measures=measure,
+        )
+        backward = replace(forward, backward=True, target=backward_target(self.target))
+        costs = {"forward": cost_of(forward)}
+        with suppress(HeadTooWideError):
+            costs["backward"] = cost_of(backward)
+        return costs
+
+    def _source_of(self, costs: Mapping[str, Cost]) -> str:
+        if isinstance(self.target, GpuTarget):
+            peaks = self.target.peaks
+            if peaks is None:
+                return "No published peaks are known here for this GPU."
+            return (
+                f"Times are bounds, not measurements: published peaks of the {peaks.gpu} allow no "
+                "less."
+            )
+        if any(cost.seconds is None for cost in costs.values()):
+            return (
+                "No times: the rates of this machine for such kernels are not known. "
+                "`attnc doctor --calibrate` measures them."
+            )
+        n_threads = torch.get_num_threads()
+        threads = "one thread" if n_threads == 1 else f"{n_threads} threads"
+        return f"Times are expected from rates measured on this machine, for {threads}."
 
     def plan(self) -> str:
         """Every decision about the kernel with its reason, and where each value is computed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,16 @@ class CpuTarget:
 
 
 @dataclass(frozen=True)
+class Peaks:
+    """What a GPU reaches at the best, as published: operations per second of matrix products by
+    storage dtype, dense, and bytes per second of its memory."""
+
+    gpu: str
+    flops: Mapping[str, float]
+    bytes_per_second: float
+
+
+@dataclass(frozen=True)
 class GpuTarget:
     """A GPU, by Triton's backend and architecture: ``("cuda", 90)`` or ``("hip", "gfx942")``.
 
@@ -46,6 +57,11 @@ class GpuTarget:
     def name(self) -> str:
         return f"sm_{self.arch}" if self.backend == "cuda" else str(self.arch)
 
+    @property
+    def peaks(self) -> Peaks | None:
+        """Of the GPU that this architecture is best known for; None for others."""
+        return _PEAKS.get(self.name)
+
 
 Target = CpuTarget | GpuTarget
 
@@ -55,4 +71,19 @@ GPU_TARGETS: dict[str, GpuTarget] = {
     "sm_90": GpuTarget("cuda", 90, 32),
     "sm_100": GpuTarget("cuda", 100, 32),
     "gfx942": GpuTarget("hip", "gfx942", 64),
+}
+
+
+def _peaks(gpu: str, half: float, single: float, double: float, bandwidth: float) -> Peaks:
+    """From TFLOP/s and TB/s. float32 products here are of full precision, without TF32."""
+    flops = {"bfloat16": half, "float16": half, "float32": single, "float64": double}
+    return Peaks(gpu, {dtype: 1e12 * peak for dtype, peak in flops.items()}, 1e12 * bandwidth)
+
+
+# Data sheets: NVIDIA A100, H100 and HGX B200; AMD Instinct MI300X.
+_PEAKS = {
+    "sm_80": _peaks("A100 80 GB SXM", 312, 19.5, 9.7, 2.039),
+    "sm_90": _peaks("H100 SXM", 989.4, 66.9, 33.5, 3.35),
+    "sm_100": _peaks("B200", 2250, 75, 37, 8.0),
+    "gfx942": _peaks("MI300X", 1307.4, 163.4, 81.7, 5.3),
 }

@@ -132,7 +132,7 @@ def test_block_counts_are_those_of_the_analysis() -> None:
     ):
         assert re.search(rf"^ *{count}  {name} ", text, re.MULTILINE)
     assert expected.picture() in text
-    assert f"{expected.flops_saved:.1%} saved" in text
+    assert f"{expected.flops_saved:.1%} of the work of all tiles is saved" in text
 
 
 def test_plan_gives_a_reason_for_each_decision() -> None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 import attnc
 from attnc.analysis import Analysis, Term, ValueRange, analyze
+from attnc.analysis.explain import truth_of_ranges
 from attnc.analysis.formula import Join, conditions_of, formula_of, smallest_cover
-from attnc.analysis.why import truth_of_ranges
 from attnc.errors import AnalysisArgumentError
 from attnc.evaluate import evaluate
 from attnc.intervals import Truth

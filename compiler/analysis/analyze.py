@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from attnc.analysis.counts import n_pairs_by_kind
+from attnc.analysis.explain import why_of
 from attnc.analysis.names import captured_names
 from attnc.analysis.picture import Picture, picture_of
 from attnc.analysis.tile import Tile
-from attnc.analysis.why import Why, why_of
+from attnc.analysis.why import Why
 from attnc.blocks import Geometry, classify
 from attnc.errors import AnalysisArgumentError
 from attnc.intervals import Facts
@@ -26,6 +28,7 @@ from attnc.trace import Location, SlotTable, trace_mask
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
+    from attnc.cost import Cost
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,11 +74,7 @@ class Analysis:
         n_pairs = table.n_batch * table.n_heads * table.n_queries * table.n_keys
         if not n_pairs:
             return 0.0
-        first = table.run_rows() % table.n_q_blocks * table.block_m
-        heights = np.minimum(table.block_m, table.n_queries - first)
-        stops = np.minimum(table.stops.astype(np.int64) * table.block_n, table.n_keys)
-        widths = stops - table.starts.astype(np.int64) * table.block_n
-        return 1.0 - int((heights * widths).sum()) / n_pairs
+        return 1.0 - sum(n_pairs_by_kind(table)) / n_pairs
 
     @cached_property
     def bounds(self) -> ClosedForm | None:
@@ -125,6 +124,57 @@ class Analysis:
             self.locations,
             self.names,
             is_given=self.is_given,
+        )
+
+    def cost(
+        self,
+        head_dim: int = 64,
+        *,
+        value_dim: int | None = None,
+        kv_heads: int | None = None,
+        dtype: str = "float32",
+        score: Callable[..., Any] | None = None,
+        target: str = "cpu",
+        n_threads: int | None = None,
+        backward: bool = False,
+    ) -> Cost:
+        """What one call with this mask takes, in tiles, operations, bytes and seconds.
+
+        Batches and query heads are those that the analysis was made for. The tiles are those of
+        the kernel, which may be smaller than the analysis's own. The first use on a machine
+        compiles and times a few kernels (seconds); their rates are kept with the compiled kernels.
+
+        Args:
+            head_dim: Width of q and k.
+            value_dim: Width of v; ``head_dim`` if None.
+            kv_heads: Heads of k and v; those of q if None.
+            dtype: Of q, k and v: float32, bfloat16, float16 or float64.
+            score: score_mod, or None.
+            target: "cpu" for this machine, or sm_80, sm_90, sm_100, gfx942, where the seconds are
+                what published peaks allow at the best, no measurement.
+            n_threads: On CPUs; PyTorch's number of them if None.
+            backward: The pass that computes the gradients of q, k and v, instead of the forward one.
+
+        Raises:
+            AnalysisArgumentError: No such target or dtype, or a width or number that is not
+                positive.
+        """
+        from attnc.cost.ask import cost_of_analysis
+
+        geometry = self._geometry
+        return cost_of_analysis(
+            self.expr,
+            self._facts.tensors,
+            self.table if self.is_given else None,
+            shape=(geometry.n_batch, geometry.n_heads, geometry.n_queries, geometry.n_keys),
+            head_dim=head_dim,
+            value_dim=head_dim if value_dim is None else value_dim,
+            kv_heads=geometry.n_heads if kv_heads is None else kv_heads,
+            dtype=dtype,
+            score=score,
+            target=target,
+            n_threads=torch.get_num_threads() if n_threads is None else n_threads,
+            backward=backward,
         )
 
     def picture(self, width: int = 64, b: int = 0, h: int = 0, *, height: int | None = None) -> str:

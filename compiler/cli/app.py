@@ -220,14 +220,19 @@ def prove(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Measure what expected times are computed from, anew"),
+    ] = False,
+) -> None:
     """Test what attnc needs from this machine; say what is missing and how to get it.
 
     Exit code 1 if something fails.
     """
     from attnc.cli.doctor import run
 
-    raise typer.Exit(run())
+    raise typer.Exit(run(calibrate))
 
 
 @app.command()

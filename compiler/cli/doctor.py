@@ -31,11 +31,15 @@ class Finding:
     fix: str = ""
 
 
-def run() -> int:
-    """Prints every finding; 1 if anything fails, else 0."""
+def run(calibrate: bool = False) -> int:
+    """Prints every finding; 1 if anything fails, else 0.
+
+    ``calibrate``: measures the rates that expected times come from, anew.
+    """
+    tests = (*_TESTS, _rates) if calibrate else _TESTS
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CacheWarning)  # the line about the cache says it
-        findings = [_tested(test) for test in _TESTS]
+        findings = [_tested(test) for test in tests]
     for finding in findings:
         _print(finding)
     return int(any(finding.level == "fail" for finding in findings))
@@ -98,6 +102,18 @@ def _compiler() -> Finding:
         flags = (*COMMON_FLAGS, "-O3", *ISA_FLAGS[best_isa()])
         compile_library(compiler, source, Path(name) / "probe.so", flags)
     return Finding("ok", "compiler", f"{' '.join(compiler.command)} works")
+
+
+def _rates() -> Finding:
+    from attnc.cost import rates_of
+    from attnc.runtime.isa import best_isa
+
+    found = []
+    for dtype in ("float32", "bfloat16"):
+        rates = rates_of(best_isa(), dtype, backward=False, measure_anew=True)
+        found.append(f"{rates.gflops:.0f} GFLOP/s in {dtype}")
+    per_second = 1e-9 / rates.seconds.moved
+    return Finding("ok", "rates", f"per thread {', '.join(found)}, {per_second:.1f} GB/s read")
 
 
 def _libgomp() -> Finding:

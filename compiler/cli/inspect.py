@@ -47,6 +47,9 @@ def run(
         target or "--expr",
         lambda: Inspection.of(mod, shape=sizes, target=machine, dtype=dtype),
     )
+    if stage == "blocks":
+        write(inspection.blocks(measure=True), LANGUAGES[stage])
+        return
     if stage != "all":
         write(getattr(inspection, stage)(), LANGUAGES[stage])
         return
