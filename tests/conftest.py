@@ -8,8 +8,12 @@ from __future__ import annotations
 import os
 from unittest.mock import patch
 
-import torch
 from hypothesis import HealthCheck, settings
+
+# Workers of pytest-xdist share the cores: a thread that spins while it waits, as OpenMP's do, takes
+# time from another's work. OpenMP reads this when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+import torch
 
 # Without a GPU, Triton is here for its interpreter, which must be switched on when it is imported.
 if not torch.cuda.is_available():

@@ -23,6 +23,8 @@ from attnc.testing import MaskRecipe, ScoreRecipe, masks, score_mods
 from attnc.testing.programs import Limits
 
 Mod = Callable[..., Any]
+# Each kernel takes seconds to compile; of captured tensors, gradcheck is in float64 already.
+WIDE = pytest.param(torch.float64, marks=pytest.mark.slow)
 
 
 def causal(b, h, q_idx, kv_idx):
@@ -100,7 +102,7 @@ BIASES = (
 
 
 @pytest.mark.parametrize("bias", BIASES, ids=lambda bias: bias.name)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [WIDE, torch.float32, torch.bfloat16], ids=str)
 def test_captured_tensors_get_their_gradients(bias: Biased, dtype: torch.dtype) -> None:
     """Whatever an index is made of, and in the dtype of the tensor."""
     inputs = qkv(dtype=dtype)
@@ -252,7 +254,7 @@ def test_rows_that_see_nothing_have_no_gradients() -> None:
         "torch.nn.functional.leaky_relu(score)",
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, WIDE], ids=str)
 def test_kinks_and_extremes(source: str, dtype: torch.dtype) -> None:
     """A derivative is chosen, never multiplied by 0: no NaN next to kinks or saturation."""
     score = ScoreRecipe(source).build()
@@ -306,7 +308,14 @@ def test_gradients_are_the_same_bits_each_time(n_threads: int, dtype: torch.dtyp
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("wanted", range(1, 16))
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        # By default each alone, all but one, and two of the pairs.
+        pytest.param(n, marks=[pytest.mark.slow] if n in (3, 5, 10, 12, 15) else [])
+        for n in range(1, 16)
+    ],
+)
 def test_frozen_inputs_get_none_and_change_nothing(wanted: int) -> None:
     """Any subset of q, k, v and a bias: the gradients are those of all four."""
     values = [*qkv(dtype=torch.float32), random(90, dtype=torch.float32, seed=5)]
