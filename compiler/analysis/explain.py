@@ -88,8 +88,8 @@ class _Explained:
         """Of a term in each case: (n_cases,)."""
         if id(formula) not in self.values:
             parts = np.array([self.value(part) for part in formula.parts])
-            value = parts.all(0) if formula.join is Join.ALL else parts.any(0)
-            self.values[id(formula)] = value
+            join = np.logical_and if formula.join is Join.ALL else np.logical_or
+            self.values[id(formula)] = join.reduce(parts)
         return self.values[id(formula)]
 
     def term(self, formula: Formula) -> Term:

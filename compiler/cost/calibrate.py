@@ -191,8 +191,8 @@ def _runner(
     call = Call(q, k, v, out, lse, None, scale, program.lifted.values, program.tensors, table)
     if not backward:
         return lambda: kernel.run(call)
-    grads = [torch.empty_like(x) for x in (q, k, v)]
-    whole = BackwardCall(call, torch.ones_like(q), None, *grads)
+    grad_q, grad_k, grad_v = (torch.empty_like(x) for x in (q, k, v))
+    whole = BackwardCall(call, torch.ones_like(q), None, grad_q, grad_k, grad_v)
     return lambda: kernel.run_backward(whole)
 
 

@@ -71,7 +71,7 @@ def known_rates(isa: CpuIsa, dtype: str, *, backward: bool) -> Rates | None:
     """The rates of this machine if they have been measured."""
     key = isa, dtype, backward
     if key not in _known:
-        kept = _entries().get(_key(*key))
+        kept: Any = _entries().get(_key(*key))
         try:
             _known[key] = Rates(*key, Work(**kept["seconds"]), float(kept["dispatch"]))
         except (TypeError, KeyError, ValueError):  # none, or what another version has written

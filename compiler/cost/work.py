@@ -176,14 +176,15 @@ def _live_shares(
     inside = (q_idx < table.n_queries)[:, :, None] & (kv_idx < table.n_keys)[:, None, :]
     visible = seen.numpy() & inside
     n_rows, n_columns = _granularity(plan)
-    groups = visible.reshape(len(row), table.block_m // n_rows, n_rows, -1, n_columns).any((2, 4))
+    by_group = visible.reshape(len(row), table.block_m // n_rows, n_rows, -1, n_columns)
+    groups: NDArray[np.bool_] = np.any(by_group, axis=(2, 4))
     first = groups.argmax(2)
     stop = groups.shape[2] - groups[:, :, ::-1].argmax(2)
-    spans = np.where(groups.any(2), stop - first, 0).sum() * n_rows * n_columns
-    union = groups.any(1)
+    spans = np.where(np.any(groups, axis=2), stop - first, 0).sum() * n_rows * n_columns
+    union: NDArray[np.bool_] = np.any(groups, axis=1)
     whole = union.shape[1] - union[:, ::-1].argmax(1) - union.argmax(1)
     heights = np.minimum(table.block_m, table.n_queries - q_block * table.block_m)
-    wholes = (np.where(union.any(1), whole, 0) * heights).sum() * n_columns
+    wholes = (np.where(np.any(union, axis=1), whole, 0) * heights).sum() * n_columns
     n_pairs = inside.sum()
     return float(min(spans / n_pairs, 1.0)), float(min(wholes / n_pairs, 1.0))
 
