@@ -357,6 +357,20 @@ def test_large_mask_is_shown_tile_by_tile() -> None:
     assert "6 full, 4 partial, 6 empty of 16 tiles" in result.stdout
 
 
+@pytest.mark.parametrize("shape", ["1,1,1000000,1000000,8", "1,1,1000000,80,8"])
+def test_long_masks_fit_the_screen(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million queries are drawn to scale, which is told, within lines and columns."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("LINES", "20")
+    lines = invoke("show", "--expr", CAUSAL, "--shape", shape).stdout.splitlines()
+
+    assert len(lines) < 20
+    drawn = [line for line in lines if re.match(r" *\d+ [█▒·]+$", line)]
+    assert len(drawn) == 15
+    assert max(map(len, drawn)) <= 60
+    assert any(line.startswith("one character: ") for line in lines)
+
+
 def test_show_explains_a_tile() -> None:
     """``--why`` tells the class of one tile and what makes it so."""
     result = invoke("show", "--expr", CAUSAL, "--shape", "1,1,256,256,8", "--why", "2,0")
@@ -451,3 +465,11 @@ def test_doctor_passes_on_a_machine_that_runs_kernels() -> None:
     levels: list[Any] = [line.split()[0] for line in result.stdout.splitlines() if line[0] != " "]
     assert set(levels) <= {"ok", "warn"}
     assert len(levels) == 8
+
+
+@pytest.mark.slow
+def test_doctor_measures_the_rates_of_the_machine() -> None:
+    """When asked, in one more line."""
+    result = invoke("doctor", "--calibrate")
+
+    assert re.search(r"^ok +rates +per thread \d+ GFLOP/s in float32", result.stdout, re.MULTILINE)

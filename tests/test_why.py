@@ -344,6 +344,18 @@ def test_what_a_block_mask_lists_is_told_apart_from_its_mask() -> None:
     assert blocks.shape == cut.shape
 
 
+def test_a_block_mask_can_be_analyzed() -> None:
+    """The tiles are those that it lists, also through a kernel, with their reasons."""
+    blocks = attnc.create_block_mask(documents, None, None, 200, 200)
+    kernel = attnc.kernel(lambda score, b, h, q_idx, kv_idx: score, mask=blocks)
+
+    found = kernel.analyze(200, 200, BLOCK_SIZE=64)
+    assert found.table == blocks.table.refine(64, 64)
+    assert "The block mask lists it as partial" in str(found.why(0, 0))
+    with pytest.raises(AnalysisArgumentError, match="it must divide the block mask's 128 x 128"):
+        analyze(blocks, None, None, 200, 200, 96)
+
+
 def test_tiles_that_are_not_there_are_refused() -> None:
     """With the number that was given, and those that there are."""
     found = analyze(causal_window, 1, 2, 256, 256)

@@ -12,6 +12,7 @@ import torch
 
 from attnc.analysis.counts import n_pairs_by_kind
 from attnc.analysis.explain import why_of
+from attnc.analysis.given import given_by
 from attnc.analysis.names import captured_names
 from attnc.analysis.picture import Picture, picture_of
 from attnc.analysis.tile import Tile
@@ -27,6 +28,7 @@ from attnc.simplify import simplify
 from attnc.trace import Location, SlotTable, trace_mask
 
 if TYPE_CHECKING:
+    from attnc.block_mask import BlockMask
     from attnc.bounds import ClosedForm
     from attnc.cost import Cost
 
@@ -219,7 +221,7 @@ class Analysis:
 
 
 def analyze(
-    mask_mod: Callable[..., Any] | Expr,
+    mask_mod: Callable[..., Any] | BlockMask | Expr,
     B: int | None,
     H: int | None,
     Q_LEN: int,
@@ -231,7 +233,8 @@ def analyze(
     """Tile classes of a mask, its loop bounds, and why each tile is what it is.
 
     Args:
-        mask_mod: ``(b, h, q_idx, kv_idx) -> bool``, or an expression over ``tensors``.
+        mask_mod: ``(b, h, q_idx, kv_idx) -> bool``, or an expression over ``tensors``; or a
+            BlockMask of these lengths, whose tiles are then what it lists.
         B: Batches, or None where the mask is the same for all.
         H: Query heads, or None where the mask is the same for all.
         Q_LEN: Number of queries.
@@ -241,7 +244,9 @@ def analyze(
 
     Raises:
         TraceError: The function does something a kernel cannot do.
-        AnalysisArgumentError: A length is negative or a block size not positive.
+        AnalysisArgumentError: A length is negative or a block size not positive, or it does not
+            divide that of the BlockMask.
+        BlockMaskLengthError, BlockMaskShapeError: The BlockMask is for other lengths or heads.
     """
     blocks = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else tuple(BLOCK_SIZE)
     if len(blocks) != 2 or min(blocks) <= 0:
@@ -251,31 +256,41 @@ def analyze(
     for name, value in (("Q_LEN", Q_LEN), ("KV_LEN", KV_LEN), ("B", B or 0), ("H", H or 0)):
         if value < 0:
             raise AnalysisArgumentError(name=name, value=value, problem="it must not be negative")
-    locations: Mapping[Expr, Location] = {}
-    names: Mapping[int, str] = {}
-    if isinstance(mask_mod, Expr):
-        expr = mask_mod
-    else:
-        require_kind(mask_mod, "mask_mod", "mask_mod")
-        slots = SlotTable()
-        traced = trace_mask(mask_mod, slots, with_locations=True)
-        expr, locations, tensors = traced.expr, traced.locations, tuple(slots.tensors)
-        names = captured_names([mask_mod], tensors)
     n_batch, n_heads = (1 if n is None else n for n in (B, H))
     geometry = Geometry(n_batch, n_heads, Q_LEN, KV_LEN, *blocks)
+    locations: Mapping[Expr, Location] = {}
+    names: Mapping[int, str] = {}
+    given = None
+    mod = mask_mod
+    if not isinstance(mask_mod, Expr) and not callable(mask_mod):
+        given = given_by(mask_mod, (n_batch, n_heads, Q_LEN, KV_LEN), blocks)
+        if given is not None:
+            mod = given.expr if given.mod is None else given.mod
+    if isinstance(mod, Expr):
+        expr = mod
+    else:
+        require_kind(mod, "mask_mod", "mask_mod")
+        slots = SlotTable()
+        traced = trace_mask(mod, slots, with_locations=True)
+        expr, locations, tensors = traced.expr, traced.locations, tuple(slots.tensors)
+        names = captured_names([mod], tensors)
     facts = Facts(tensors)
-    result = classify(
-        simplify(expr),
-        tensors,
-        n_batch=n_batch,
-        n_heads=n_heads,
-        n_queries=Q_LEN,
-        n_keys=KV_LEN,
-        block_m=blocks[0],
-        block_n=blocks[1],
-        facts=facts,
-    )
-    return Analysis(expr, result.table, result.n_evaluated, locations, facts, geometry, names)
+    table = None if given is None else given.table
+    is_given, n_evaluated = table is not None, 0
+    if table is None:
+        result = classify(
+            simplify(expr),
+            tensors,
+            n_batch=n_batch,
+            n_heads=n_heads,
+            n_queries=Q_LEN,
+            n_keys=KV_LEN,
+            block_m=blocks[0],
+            block_n=blocks[1],
+            facts=facts,
+        )
+        table, n_evaluated = result.table, result.n_evaluated
+    return Analysis(expr, table, n_evaluated, locations, facts, geometry, names, is_given)
 
 
 def _tokens(block: int, size: int, length: int) -> range:
