@@ -352,3 +352,33 @@ def test_the_stage_measures_only_when_asked(monkeypatch: pytest.MonkeyPatch, tmp
 
     assert "No times: the rates of this machine" in text
     assert not list(tmp_path.glob("*/kernel.so"))
+
+
+def test_errors_are_summed_up_by_pass_and_dtype() -> None:
+    """Median and worst of what each group was off, and how many are within the goal."""
+    from benchmarks.cost_model import summaries_of
+
+    rows = [
+        {"backward": backward, "dtype": "float32", "error": error}
+        for backward, error in ((False, -0.1), (False, 0.3), (False, 0.02), (True, 0.2))
+    ]
+
+    whole, forward, backward = summaries_of(rows)
+    assert (whole["n"], whole["within_goal"], whole["worst"]) == (4, 3, 0.3)
+    assert (forward["calls"], forward["median"]) == ("forward, float32", 0.1)
+    assert (backward["n"], backward["worst"]) == (1, 0.2)
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_the_cost_model_runs(tmp_path: Any) -> None:
+    """On a small call: a row with both times, and a table."""
+    from benchmarks.cost_model import main
+
+    arguments = "--lengths 256 --backward-lengths 256 --dims 64 --dtypes float32 --cases causal"
+    main([*arguments.split(), "--rounds", "5", "--output", str(tmp_path)])
+
+    rows = json.loads((tmp_path / "cost_model.json").read_text())["rows"]
+    assert [row["backward"] for row in rows] == [False, True]
+    for row in rows:
+        assert row["error"] == pytest.approx(row["predicted_ms"] / row["measured_ms"] - 1, abs=1e-2)
+    assert "causal, fp32, D=64, S=256, backward" in (tmp_path / "cost_model.md").read_text()
