@@ -96,15 +96,9 @@ def _math_paragraphs(lifted: Lifted, plan: Plan, derivative: Derivative | None) 
         reasons = [d.why for d in plan.decisions if "table" in d.what]
         yield f"The tiles come from a table, not from a formula: {'; '.join(reasons)}."
         return
-    from attnc.bounds import print_bound
-
     for name, expr in form.uniforms.items():
         yield f"{name} = {format_expr(expr)}"
-    intervals = [
-        f"{print_bound(i.start, 'math')} <= kv_idx < {print_bound(i.stop, 'math')}"
-        for i in form.tokens
-    ]
-    seen = "\n  or\n".join(indented(i) for i in intervals) or "    none"
+    seen = "\n  or\n".join(indented(str(i)) for i in form.tokens) or "    none"
     yield f"Query q_idx sees the keys\n{seen}"
     yield from _bounds_paragraphs(form)
 
@@ -132,6 +126,8 @@ def _bounds_paragraphs(form: ClosedForm) -> Iterator[str]:
             "PARTIAL in [start, full_start), FULL in [full_start, full_stop), "
             "PARTIAL in [full_stop, stop)."
         )
+    if not form.is_ordered:
+        yield "Runs with tiles go first, in order of their starts."
 
 
 def _formula(expr: Expr) -> str:

@@ -29,6 +29,7 @@ from attnc.ir import (
     Expr,
     Gather,
     Param,
+    Select,
     Unary,
     UnaryOp,
 )
@@ -186,6 +187,31 @@ def test_bounds_are_sound_for_combined_masks(
 def test_masks_that_are_no_intervals_have_no_closed_form(mask: Expr) -> None:
     """Documents, dilation beyond a tile and products need the table."""
     assert solve(mask, 64, 64) is None
+
+
+def test_masks_of_many_choices_are_given_up_on() -> None:
+    """Work is bounded: a comparison of a sum of choices has a case for each combination of them,
+    too many here although each is an interval."""
+    distance = KV_IDX
+    for number in range(10):
+        choice = Select(compare("<", KV_IDX, Const(number, I32)), KV_IDX, Q_IDX)
+        distance = plus(distance, choice)
+
+    assert solve(compare("<", distance, P[0]), 64, 64) is None
+
+
+def test_intervals_print_as_people_write_them() -> None:
+    """Queries that an interval is for, and what is only some of the keys in it, are said."""
+    dilated = every(WINDOW, compare("==", Binary(BinaryOp.MOD, D, Const(4, I32)), Const(0, I32)))
+    early = every(WINDOW, compare("<", Q_IDX, P[1]))
+    low = "Max(0, q_idx - 4*floor(p0/4 + 3/4) + 4)"
+    forms = [solve(mask, 64, 64) for mask in (dilated, early, some(CAUSAL, early))]
+
+    assert [[str(i) for i in form.tokens] for form in forms if form is not None] == [
+        [f"{low} <= kv_idx < Min(n_keys, q_idx + 1), of which some, repeating after 4"],
+        ["Max(0, -p0 + q_idx + 1) <= kv_idx < Min(n_keys, q_idx + 1) where q_idx <= p1 - 1"],
+        ["0 <= kv_idx < Min(n_keys, q_idx + 1)"],
+    ]
 
 
 def test_causal_prints_short() -> None:

@@ -1,8 +1,8 @@
 """Integer sums, products, quotients and extremes in sympy, built without its general simplifier.
 
-``sympy.Max(x, y)`` and ``floor(x)`` try for tens of milliseconds to decide which argument is
-greater; a bound is built of dozens. Here they are made with ``evaluate=False`` after the few laws
-that bounds need.
+``sympy.Max(x, y)``, ``floor(x)`` and ``Mod(x, y)`` try for tens of milliseconds to find signs of
+their arguments; a bound is built of dozens. Here they are made with ``evaluate=False`` after the
+few laws that bounds need.
 """
 
 from __future__ import annotations
@@ -39,6 +39,54 @@ def floored(value: Sympy, divisor: Sympy) -> Sympy:
         return _floor(value / divisor)
     whole, rest, small = quotient_parts(value, int(divisor))
     return whole + (rest if small == 1 else _floor(rest / small))
+
+
+def remainder(value: Sympy, divisor: int) -> Sympy:
+    """``value % divisor`` of integers."""
+    from sympy import Add, Mod
+
+    addends = (a for a in _addends(expanded(value)) if a.as_coeff_Mul()[0] % divisor)
+    constant, rest = Add(*addends).as_coeff_Add()
+    if rest == 0:
+        return integer(int(constant) % divisor)
+    return Mod(rest + int(constant) % divisor, divisor, evaluate=False)
+
+
+def is_nonnegative(expr: Sympy) -> bool:
+    """Whether ``expr >= 0`` for every value of its symbols, as the signs of its parts tell."""
+    return _signs(expr)[0]
+
+
+def is_nonpositive(expr: Sympy) -> bool:
+    """Whether ``expr <= 0`` for every value of its symbols, as the signs of its parts tell."""
+    return _signs(expr)[1]
+
+
+def _signs(expr: Sympy) -> tuple[bool, bool]:
+    """Whether surely ``expr >= 0``, and whether surely ``expr <= 0``."""
+    if expr.is_Rational:
+        return bool(expr >= 0), bool(expr <= 0)
+    if expr.is_Symbol:
+        return bool(expr.is_nonnegative), False
+    signs = [_signs(arg) for arg in expr.args]
+    at_least = [sign[0] for sign in signs]
+    at_most = [sign[1] for sign in signs]
+    match type(expr).__name__:
+        case "Add":
+            return all(at_least), all(at_most)
+        case "Mul" if all(any(sign) for sign in signs):
+            is_negative = sum(not low for low in at_least) % 2 == 1
+            return not is_negative, is_negative
+        case "floor" | "Pow":  # bounds have no powers but 1 / u
+            return signs[0]
+        case "Max":
+            return any(at_least), all(at_most)
+        case "Min":
+            return all(at_least), any(at_most)
+        case "Mod":
+            return True, False
+        case _:
+            return False, False
 
 
 def quotient_parts(value: Sympy, divisor: int) -> tuple[Sympy, Sympy, int]:
@@ -107,6 +155,8 @@ def rebuilt(expr: Sympy, args: list[Sympy]) -> Sympy:
             return minimum(*args)
         case "floor":
             return floored(*fraction(args[0]))
+        case "Mod":
+            return remainder(args[0], int(args[1]))
         case _:
             return expr.func(*args)
 
@@ -144,14 +194,4 @@ def _extremum(is_max: bool, args: tuple[Sympy, ...]) -> Sympy:
 
 def _is_implied(x: Sympy, y: Sympy, is_max: bool) -> bool:
     """Whether ``max(x, y)`` (or the least) is visibly ``y``: their difference has one sign."""
-    difference = y - x if is_max else x - y
-    if difference.is_Rational:
-        return bool(difference >= 0)
-    if not all(part.is_Symbol for addend in _addends(difference) for part in _factors(addend)):
-        return False
-    return bool(difference.is_nonnegative)
-
-
-def _factors(addend: Sympy) -> tuple[Sympy, ...]:
-    rest = addend.as_coeff_Mul()[1]
-    return tuple(f for f in (rest.args if rest.is_Mul else (rest,)) if not f.is_number)
+    return is_nonnegative(y - x if is_max else x - y)

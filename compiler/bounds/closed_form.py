@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from attnc.bounds.algebra import Sympy
+from attnc.bounds.printer import print_bound, print_condition
 from attnc.bounds.runs import BlockRun
 from attnc.ir import Expr
 from attnc.run_table import Kind
@@ -26,6 +27,15 @@ class TokenInterval:
     stop: Any
     guards: tuple[Any, ...] = ()
     period: int = 0
+
+    def __str__(self) -> str:
+        start, stop = (print_bound(end, "math") for end in (self.start, self.stop))
+        text = f"{start} <= kv_idx < {stop}"
+        if self.period:
+            text += f", of which some, repeating after {self.period}"
+        if self.guards:
+            text += " where " + " and ".join(print_condition(guard) for guard in self.guards)
+        return text
 
 
 @dataclass(frozen=True)

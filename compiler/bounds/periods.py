@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
-from attnc.ir import Binary, BinaryOp, Cast, Const, Expr, Index, IndexName, Unary, UnaryOp
-from attnc.ir import indices_of as _indices_of
+from attnc.ir import KV_IDX, Binary, BinaryOp, Cast, Const, Expr, Index, Unary, UnaryOp, walk
 
 Limits = tuple[int | None, int | None]
 
@@ -15,39 +14,41 @@ def period_of(exprs: Sequence[Expr], at_most: int) -> int | None:
     """The least number of keys after which every expression has the same value, whatever the
     query; None if it is more than ``at_most``."""
     for period in range(1, at_most + 1):
-        if all(_change(expr, period) == 0 for expr in exprs):
+        changes: dict[Expr, int | None] = {}
+        for node in walk(*exprs):
+            changes[node] = _change(node, period, changes)
+        if all(changes[expr] == 0 for expr in exprs):
             return period
     return None
 
 
-def _change(expr: Expr, step: int) -> int | None:
+def _change(expr: Expr, step: int, changes: Mapping[Expr, int | None]) -> int | None:
     """By how much ``expr`` grows when ``kv_idx`` grows by ``step``; None if it depends."""
-    if IndexName.KV not in _indices_of(expr):
-        return 0
+    of_parts = [changes[child] for child in expr.children]
+    if all(change == 0 for change in of_parts):
+        return step if expr == KV_IDX else 0
     match expr:
-        case Index():
-            return step
         case Unary(UnaryOp.NEG, x):
-            change = _change(x, step)
+            change = changes[x]
             return None if change is None else -change
         case Binary(BinaryOp.ADD | BinaryOp.SUB as op, x, y) if expr.dtype.is_int:
-            changes = _change(x, step), _change(y, step)
-            if changes[0] is None or changes[1] is None:
+            first, second = of_parts
+            if first is None or second is None:
                 return None
-            return changes[0] + (changes[1] if op is BinaryOp.ADD else -changes[1])
+            return first + (second if op is BinaryOp.ADD else -second)
         case Binary(BinaryOp.MUL, x, Const(int(c))) if expr.dtype.is_int:
-            change = _change(x, step)
+            change = changes[x]
             return None if change is None else change * c
         case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR | BinaryOp.MOD | BinaryOp.AND as op, x, y):
             divisor = divisor_of(op, y)
-            change = _change(x, step)
+            change = changes[x]
             if divisor is not None and change is not None and change % divisor == 0:
                 return change // divisor if op in (BinaryOp.FLOORDIV, BinaryOp.SHR) else 0
         case Cast(x) if expr.dtype.is_int and x.dtype.is_int:
-            return _change(x, step)
+            return changes[x]
         case _:
             pass
-    return 0 if all(_change(child, step) == 0 for child in expr.children) else None
+    return None
 
 
 def divisor_of(op: BinaryOp, rhs: Expr) -> int | None:

@@ -12,11 +12,54 @@ def print_bound(expr: Any, language: Language) -> str:
     """A sympy bound as an integer expression.
 
     For ``cpp`` and ``triton`` the text uses ``+ - *``, the names of the symbols, and
-    ``floor_div(a, b)`` (b > 0), ``imax(a, b)``, ``imin(a, b)``; for ``math`` it is sympy's.
+    ``floor_div(a, b)`` (b > 0), ``imax(a, b)``, ``imin(a, b)``; for ``math`` it is sympy's, with
+    ``[a > b]`` for 1 where that holds and 0 elsewhere.
     """
     if language == "math":
-        return str(expr)
+        return str(_with_conditions(expr))
     return _KernelPrinter().text(expr)
+
+
+def print_condition(expr: Any) -> str:
+    """``expr >= 0`` as people write it, ``q_idx`` on the left if it is an addend."""
+    from sympy import Symbol
+
+    factors = expr.as_coefficients_dict()
+    moving = next((s for s in factors if isinstance(s, Symbol) and s.name == "q_idx"), None)
+    if moving is not None and factors[moving] in (1, -1):
+        rest = expr - factors[moving] * moving
+        sign = ">=" if factors[moving] == 1 else "<="
+        return f"q_idx {sign} {_with_conditions(-rest if sign == '>=' else rest)}"
+    left, right = _sides(expr)
+    return f"{left} >= {right}"
+
+
+def _with_conditions(expr: Any) -> Any:
+    """``expr`` with ``max(0, min(1, a - b))`` written ``[a > b]``."""
+    from sympy import Symbol
+
+    if type(expr).__name__ == "Max" and expr.args[0] == 0 and len(expr.args) == 2:
+        least = expr.args[1]
+        if type(least).__name__ == "Min" and least.args[0] == 1 and len(least.args) == 2:
+            left, right = _sides(least.args[1])
+            return Symbol(f"[{left} > {right}]")
+    if not expr.args:
+        return expr
+    args = [_with_conditions(arg) for arg in expr.args]
+    is_changed = any(new is not old for new, old in zip(args, expr.args, strict=True))
+    return expr.func(*args, evaluate=False) if is_changed else expr
+
+
+def _sides(expr: Any) -> tuple[Any, Any]:
+    """What is added and what is subtracted in ``expr``."""
+    from sympy import Add
+
+    added, subtracted = [], []
+    for addend in Add.make_args(expr):
+        is_negative = addend.as_coeff_Mul()[0] < 0
+        (subtracted if is_negative else added).append(-addend if is_negative else addend)
+    left, right = (_with_conditions(Add(*side)) for side in (added, subtracted))
+    return left, right
 
 
 class _KernelPrinter:

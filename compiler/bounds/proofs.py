@@ -1,4 +1,4 @@
-"""Proofs that a bound is never negative, within a budget of steps."""
+"""Proofs that a bound is never negative, and the budget of steps for solving one mask."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from attnc.bounds.algebra import Sympy, expanded, fraction
-from attnc.bounds.term import NotAnIntervalError
+from attnc.bounds.algebra import Sympy, expanded, fraction, is_nonnegative
 
-_MAX_STEPS = 1500
+_MAX_STEPS = 600
 _MAX_DEPTH = 12
+
+
+class OutOfStepsError(Exception):
+    """A mask needs far more steps than sensible ones: those that have a closed form take tens."""
 
 
 @dataclass
@@ -27,10 +30,10 @@ _budget: ContextVar[_Budget] = ContextVar("budget")
 
 @contextmanager
 def limited_steps() -> Iterator[None]:
-    """Within it, proofs share one budget; what it does not reach counts as not proved.
+    """Comparisons solved and proofs tried within it share one budget.
 
     Raises:
-        NotAnIntervalError: From the proofs within, if a mask needs far more than any sensible one.
+        OutOfStepsError: From the step within that is beyond it.
     """
     token = _budget.set(_Budget())
     try:
@@ -39,20 +42,26 @@ def limited_steps() -> Iterator[None]:
         _budget.reset(token)
 
 
+def take_step() -> None:
+    """Counts one proof tried or one comparison solved."""
+    budget = _budget.get()
+    budget.steps_left -= 1
+    if budget.steps_left < 0:
+        raise OutOfStepsError
+
+
 def is_never_negative(expr: Sympy, depth: int = 0) -> bool:
     """Whether ``expr >= 0`` can be proved; bounds of floor and one side of Max and Min are used."""
     budget = _budget.get()
     known = budget.proved.get(expr)
     if known is None:
-        budget.steps_left -= 1
-        if budget.steps_left < 0:
-            raise NotAnIntervalError
+        take_step()
         known = budget.proved[expr] = depth < _MAX_DEPTH and _is_proved(expanded(expr), depth + 1)
     return known
 
 
 def _is_proved(expr: Sympy, depth: int) -> bool:
-    if expr.is_nonnegative:
+    if is_nonnegative(expr):
         return True
     for addend in expr.args if expr.is_Add else (expr,):
         factor, part = addend.as_coeff_Mul()

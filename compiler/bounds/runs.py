@@ -15,6 +15,8 @@ from attnc.bounds.algebra import (
     floored,
     fraction,
     integer,
+    is_nonnegative,
+    is_nonpositive,
     maximum,
     minimum,
     quotient_parts,
@@ -175,8 +177,8 @@ def _extreme(expr: Sympy, greatest: bool, span: _Span) -> Sympy:
         case "Mul":
             moving = [arg for arg in expr.args if q_idx in arg.free_symbols]
             others = Mul(*(arg for arg in expr.args if q_idx not in arg.free_symbols))
-            if len(moving) == 1 and (others.is_nonnegative or others.is_nonpositive):
-                is_same = greatest if others.is_nonnegative else not greatest
+            if len(moving) == 1 and (is_nonnegative(others) or is_nonpositive(others)):
+                is_same = greatest if is_nonnegative(others) else not greatest
                 return others * _extreme(moving[0], is_same, span)
     raise NotAnIntervalError
 
@@ -212,9 +214,9 @@ def _direction_of_product(expr: Sympy) -> int | None:
         return None
     direction = _direction(moving[0])
     others = expr / moving[0]
-    if direction is None or not (others.is_nonnegative or others.is_nonpositive):
+    if direction is None or not (is_nonnegative(others) or is_nonpositive(others)):
         return None
-    return direction if others.is_nonnegative else -direction
+    return direction if is_nonnegative(others) else -direction
 
 
 def _blocks(tokens: Sympy, shift: int, block_m: int, block_n: int) -> Sympy:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from attnc.bounds.algebra import integer, maximum, minimum, substituted
 from attnc.bounds.closed_form import ClosedForm, TokenInterval
-from attnc.bounds.proofs import limited_steps
+from attnc.bounds.proofs import OutOfStepsError, limited_steps
 from attnc.bounds.runs import block_runs
 from attnc.bounds.term import NotAnIntervalError, Term, symbol
 from attnc.bounds.terms import TermSolver
@@ -32,7 +32,8 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
       real threshold is NaN or so large that integers beside it are rounded.
 
     Returns:
-        None if the mask is not recognised as a union of at most 4 intervals.
+        None if the mask is not recognised as a union of at most 4 intervals, or not within a
+        budget of steps.
     """
     assert mask.dtype is DType.BOOL
     if any(isinstance(node, Gather) and level_of(node) is not Level.UNIFORM for node in walk(mask)):
@@ -43,7 +44,7 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
             pieces = pieces_of(solver.terms(mask), block_n)
             runs = block_runs(pieces, solver.assumptions, block_m, block_n)
             is_ordered = is_surely_ordered(pieces)
-    except NotAnIntervalError:
+    except (NotAnIntervalError, OutOfStepsError):
         return None
     used = {s.name for run in runs for e in vars(run).values() for s in e.free_symbols}
     uniforms = {name: expr for name, expr in solver.uniforms.items() if name in used}

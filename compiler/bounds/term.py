@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import lcm
 
-from attnc.bounds.algebra import Sympy, floored, integer
+from attnc.bounds.algebra import Sympy, floored, integer, is_nonpositive
 
 _MAX_TERMS = 10
 
@@ -50,13 +50,12 @@ class Term:
     @property
     def is_nothing(self) -> bool:
         """Whether surely no key is visible to any query."""
-        if any(high.is_nonpositive for high in self.highs):
+        if any(is_nonpositive(high) for high in self.highs):
             return True
-        if any((high - low).is_nonpositive for high, low in product(self.highs, self.lows)):
+        if any(is_nonpositive(high - low) for high, low in product(self.highs, self.lows)):
             return True
-        guards = list(self.guards)
-        pairs = ((x, y) for i, x in enumerate(guards) for y in guards[:i])
-        return any(x.is_negative for x in guards) or any((x + y).is_negative for x, y in pairs)
+        sums = (x + y for x, y in product(self.guards, repeat=2))
+        return any(is_nonpositive(guard + 1) for guard in sums)
 
     @property
     def at_residue(self) -> Term:

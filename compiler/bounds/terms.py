@@ -11,8 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from attnc.bounds.algebra import Sympy, expanded, floored, integer
+from attnc.bounds.algebra import (
+    Sympy,
+    clamped_to_bit,
+    expanded,
+    floored,
+    integer,
+    is_nonnegative,
+    maximum,
+    minimum,
+)
 from attnc.bounds.periods import divisor_of, limits_of, period_of
+from attnc.bounds.proofs import take_step
 from attnc.bounds.term import (
     EVERYTHING,
     NotAnIntervalError,
@@ -119,6 +129,23 @@ class TermSolver(Values):
     def _both(self, x: Terms, y: Terms) -> Terms:
         return both(x, y, self.block_n)
 
+    def _either(self, x: Terms, y: Terms) -> Terms:
+        """The union; of one bound and a guard it is one term, whose bound the guard removes."""
+        for (*others, bound), (*more, guard) in ((x, y), (y, x)) if x and y else ():
+            bounds = (*bound.lows, *bound.highs)
+            if others or more or len(bounds) != 1 or bound.period:
+                continue
+            if len(guard.guards) != 1 or guard != Term(guards=guard.guards):
+                continue
+            (value,) = guard.guards
+            guards = frozenset(maximum(other, value) for other in bound.guards)
+            whole = self.block_n * symbol("n_kv_blocks")
+            removed = whole * clamped_to_bit(value + 1)
+            if bound.lows:
+                return [Term(frozenset({minimum(*bounds, whole - removed)}), frozenset(), guards)]
+            return [Term(frozenset(), frozenset({maximum(*bounds, removed)}), guards)]
+        return either(x, y)
+
     def _chosen(self, cond: Expr, if_true: Terms, if_false: Terms) -> Terms:
         chosen = self._both(self.terms(cond), if_true)
         return either(chosen, self._both(self.terms(cond, False), if_false))
@@ -184,6 +211,7 @@ class TermSolver(Values):
 
     def _limited(self, expr: Expr, bound: Sympy, sign: int) -> Terms:
         """Where ``sign * expr <= bound``."""
+        take_step()
         atoms, rest = self._sum(expr, sign)
         period, least = self._least_of_periodic(atoms)
         limit = bound - rest - least
@@ -241,7 +269,7 @@ class TermSolver(Values):
             case Binary(BinaryOp.MAX, x, y):
                 return self._both(self.at_most(x, bound), self.at_most(y, bound))
             case Binary(BinaryOp.MIN, x, y):
-                return either(self.at_most(x, bound), self.at_most(y, bound))
+                return self._either(self.at_most(x, bound), self.at_most(y, bound))
             case _:
                 raise NotAnIntervalError
 
@@ -262,7 +290,7 @@ class TermSolver(Values):
                 outside = either(self.at_least(x, beyond), self.at_most(x, -beyond))
                 return either(outside, [_where_not_negative(-bound)])
             case Binary(BinaryOp.MAX, x, y):
-                return either(self.at_least(x, bound), self.at_least(y, bound))
+                return self._either(self.at_least(x, bound), self.at_least(y, bound))
             case Binary(BinaryOp.MIN, x, y):
                 return self._both(self.at_least(x, bound), self.at_least(y, bound))
             case _:
@@ -345,4 +373,4 @@ def _is_constant(bound: Sympy, squared: Expr) -> bool:
 
 
 def _where_not_negative(value: Sympy) -> Term:
-    return EVERYTHING if value.is_nonnegative else Term(guards=frozenset({value}))
+    return EVERYTHING if is_nonnegative(value) else Term(guards=frozenset({value}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import pairwise, permutations, product
 
-from attnc.bounds.algebra import Sympy, clamped_to_bit, maximum, minimum
+from attnc.bounds.algebra import Sympy, clamped_to_bit, is_nonpositive, maximum, minimum
 from attnc.bounds.proofs import is_never_negative
 from attnc.bounds.term import NotAnIntervalError, Term, Terms, symbol
 
@@ -27,7 +27,8 @@ def pieces_of(terms: Terms, block_n: int) -> list[Piece]:
         NotAnIntervalError: It needs more than 4 pieces.
     """
     terms = [_folded(term.at_residue, block_n) for term in terms]
-    pieces = _nested(_merged([_essential(term) for term in terms if not term.is_nothing]))
+    terms = _without_enclosed([_essential(term) for term in terms if not term.is_nothing])
+    pieces = _nested(_merged(terms))
     if len(pieces) > MAX_PIECES:
         raise NotAnIntervalError
     return _in_order(pieces)
@@ -61,7 +62,7 @@ def slope(guard: Sympy) -> int:
 
 def _essential(term: Term) -> Term:
     """The term without bounds that another bound, or 0, surely implies."""
-    lows = {low for low in term.lows if not low.is_nonpositive}
+    lows = {low for low in term.lows if not is_nonpositive(low)}
     highs = set(term.highs)
     for x, y in permutations(sorted(lows, key=str), 2):
         if {x, y} <= lows and is_never_negative(y - x):
@@ -70,6 +71,15 @@ def _essential(term: Term) -> Term:
         if {x, y} <= highs and is_never_negative(x - y):
             highs.discard(x)
     return replace(term, lows=frozenset(lows), highs=frozenset(highs))
+
+
+def _without_enclosed(terms: Terms) -> Terms:
+    """The union without terms that surely lie in another one."""
+    kept = list(terms)
+    for x, y in permutations(terms, 2):
+        if x in kept and y in kept and not x.period and _encloses(x, y):
+            kept.remove(y)
+    return kept
 
 
 def _merged(terms: Terms) -> Terms:

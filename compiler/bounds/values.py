@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from attnc.bounds.algebra import Sympy, floored, integer, maximum, minimum
+from attnc.bounds.algebra import Sympy, floored, integer, maximum, minimum, remainder
 from attnc.bounds.periods import divisor_of
 from attnc.bounds.term import NotAnIntervalError, symbol
 from attnc.ir import (
@@ -49,8 +49,6 @@ class Values:
         Raises:
             NotAnIntervalError: It has an operator that bounds cannot have.
         """
-        from sympy import Mod
-
         match expr:
             case Const(int(value)):
                 return integer(value)
@@ -77,7 +75,7 @@ class Values:
             case Binary(BinaryOp.FLOORDIV | BinaryOp.SHR as op, x, y) if divisor_of(op, y):
                 return floored(self.value(x), integer(divisor_of(op, y) or 1))
             case Binary(BinaryOp.MOD | BinaryOp.AND as op, x, y) if divisor_of(op, y):
-                return Mod(self.value(x), divisor_of(op, y))
+                return remainder(self.value(x), divisor_of(op, y) or 1)
             case Binary(BinaryOp.FLOORDIV, x, Const(int(c))) if c < 0:
                 return floored(-self.value(x), integer(-c))
             case Binary(BinaryOp.FLOORDIV, x, y) if level_of(y) is Level.UNIFORM:

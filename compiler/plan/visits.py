@@ -21,19 +21,21 @@ def closed_form_of(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -
         decisions.append(
             Decision(
                 "tiles come from a table, made anew for each call",
-                "the mask is no union of few intervals of kv_idx whose ends are monotone in q_idx",
+                "for a tile of queries the mask is no union of few intervals of kv_idx",
             )
         )
     elif mask is FALSE:
         decisions.append(Decision("no tile is visited", "the mask is never true"))
     else:
         n_runs = len(closed_form.runs)
-        decisions.append(
-            Decision(
-                "loop bounds are computed in registers",
-                f"for a tile of queries the mask is a union of {n_runs} interval(s) of kv_idx",
-            )
-        )
+        why = f"for a tile of queries the mask is a union of {n_runs} interval(s) of kv_idx"
+        periods = sorted({interval.period for interval in closed_form.tokens} - {0})
+        if periods:
+            repeated = " and ".join(str(period) for period in periods)
+            why += f"; what repeats after {repeated} keys does not tell tiles of {tiles.block_n}"
+        if not closed_form.is_ordered:
+            why += "; which of them starts first is found at run time"
+        decisions.append(Decision("loop bounds are computed in registers", why))
     return closed_form
 
 
