@@ -122,7 +122,7 @@ def joined(term: Term, values: list[NDArray[np.bool_]]) -> Any:
     return np.logical_and.reduce(values) if term.join is Join.ALL else np.logical_or.reduce(values)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(recipes(), st.integers(0, 2), st.integers(0, 6), st.integers(0, 3))
 @example(Recipe("&", (Recipe("", (1,)), Recipe("~", (Recipe("", (1,)),)))), 0, 2, 1)
 def test_what_is_said_of_a_tile_is_true(
@@ -363,6 +363,21 @@ def test_tiles_that_are_not_there_are_refused() -> None:
         found.why(-1, 0)
     with pytest.raises(AnalysisArgumentError, match=r"h is 2; it must be in range\(2\)"):
         found.why(0, 0, h=2)
+
+
+def test_many_shared_terms_are_explained_quickly() -> None:
+    """Exclusive ors use each term twice: what is shared is looked at and listed once."""
+
+    def parity(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        value = q_idx >= kv_idx
+        for shift in range(12):
+            value = value ^ ((q_idx >> shift) % 3 == (kv_idx >> shift) % 3)
+        return value
+
+    why = analyze(parity, None, None, 64, 64, 32).why(1, 0)
+
+    assert len(why.deciding) <= 26
+    assert len(str(why).splitlines()) < 500
 
 
 def test_conditions_keep_their_order_and_are_listed_once() -> None:

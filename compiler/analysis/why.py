@@ -35,8 +35,8 @@ class Term:
         visible, hidden: The first (q_idx, kv_idx) where the term is true, and where it is false.
         join: How ``parts`` make the term; None for a condition.
         parts: The terms that decide: joined they have the value of the whole term at every pair of
-            the tile, and no smaller choice of its terms has. Where every term is needed to say
-            that all hold, or that none does, these are all.
+            the tile. They are as few as possible, or, of very many terms, none can be left out.
+            Where every term is needed to say that all hold, or that none does, these are all.
         expr: The term itself.
     """
 
@@ -52,11 +52,17 @@ class Term:
     expr: Expr
 
     def conditions(self) -> Iterator[Term]:
-        """The conditions that decide, in the order in which they are written."""
-        if not self.parts:
-            yield self
-        for part in self.parts:
-            yield from part.conditions()
+        """The conditions that decide, each once, in the order in which they are written."""
+        seen: set[int] = set()
+        stack = [self]
+        while stack:
+            term = stack.pop()
+            if id(term) in seen:  # terms may share parts
+                continue
+            seen.add(id(term))
+            if not term.parts:
+                yield term
+            stack.extend(reversed(term.parts))
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Why:
     @property
     def deciding(self) -> tuple[Term, ...]:
         """The conditions that decide, in the order in which they are written."""
-        return tuple(dict.fromkeys(self.term.conditions()))
+        return tuple(self.term.conditions())
 
     def __str__(self) -> str:
         return "\n".join(self._lines())
