@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from systems_grids import GRID_SYSTEMS
 from systems_masks import TEXT_SYSTEMS, System, causal
@@ -29,7 +29,11 @@ from attnc.ir import (
     Const,
     DType,
     Expr,
+    Gather,
     IndexName,
+    Reduce,
+    ReduceOp,
+    RowIndex,
     Unary,
     UnaryOp,
     replaced,
@@ -37,6 +41,7 @@ from attnc.ir import (
 from attnc.program import build_program
 from attnc.prove import Proof
 from attnc.prove.arithmetic import is_impossible
+from attnc.prove.gathers import index_uses
 from attnc.testing import MaskRecipe, Shape, TensorRecipe, masks, shapes
 from attnc.trace import SlotTable, trace_mask
 
@@ -283,12 +288,175 @@ def test_what_arithmetic_calls_impossible_is_nowhere_true(recipe: MaskRecipe, sh
             assert not values_of(predicate, slots.tensors, sizes).any()
 
 
-def test_a_product_is_no_maximum() -> None:
-    """Atoms of different operations over the same operands are different atoms."""
-    q, kv = "torch.maximum(q_idx, kv_idx) < 50", "q_idx * kv_idx >= 50"
-    mask = trace_mask(MaskRecipe(f"({q}) & ({kv})").build(), SlotTable()).expr
+def is_shown_impossible(source: str, tables: tuple[TensorRecipe, ...] = ()) -> bool:
+    """Whether arithmetic shows that a predicate is false at all coordinates below 12."""
+    slots = SlotTable()
+    predicate = trace_mask(MaskRecipe(source, tables).build(), slots).expr
+    return is_impossible(predicate, dict.fromkeys(IndexName, 12), Facts(tuple(slots.tensors)))
 
-    assert not is_impossible(mask, {}, Facts())
+
+_TABLES = (TensorRecipe((12,), low=-3, high=9), TensorRecipe((12,), "float32", low=-3, high=3))
+_numbers = st.integers(-9, 9)
+_leaves = st.sampled_from(["q_idx", "kv_idx", "t0[q_idx]", "t0[kv_idx]"])
+_integers = st.recursive(
+    _leaves,
+    lambda x: st.one_of(
+        st.builds("({} {} {})".format, x, st.sampled_from("+-*"), x),
+        st.builds("({} + {})".format, x, _numbers),
+        st.builds(
+            "({} {} {})".format, x, st.sampled_from(["//", "%"]), st.sampled_from([2, 3, -3])
+        ),
+        st.builds("({} {})".format, x, st.sampled_from(["& 3", ">> 1", "<< 1", "* -2"])),
+        st.builds("abs({})".format, x),
+        st.builds("torch.{}({}, {})".format, st.sampled_from(["minimum", "maximum"]), x, x),
+        st.builds("torch.where({} < 4, {}, {})".format, x, x, x),
+    ),
+    max_leaves=4,
+)
+_sparse = st.lists(
+    st.builds("({} {} {})".format, _integers, st.sampled_from(["==", "==", "<", ">="]), _numbers),
+    min_size=1,
+    max_size=4,
+).map(" & ".join)
+
+
+@settings(max_examples=300)
+@given(_sparse)
+@example("(q_idx % 3 == 2)")
+@example("((q_idx + 5) // 3 == 5) & (q_idx == 11)")
+@example("((q_idx - kv_idx) * (kv_idx - q_idx) < 0)")
+@example("(t0[q_idx] == 8)")
+def test_arithmetic_is_right_about_what_is_rarely_true(source: str) -> None:
+    """Equations of sums, remainders, cases and products, each solution of which counts."""
+    slots = SlotTable()
+    predicate = trace_mask(MaskRecipe(source, _TABLES).build(), slots).expr
+
+    if is_shown_impossible(source, _TABLES):
+        assert not values_of(predicate, slots.tensors, (1, 1, 12, 12)).any()
+
+
+@pytest.mark.parametrize(
+    ("source", "impossible"),
+    [
+        ("(torch.maximum(q_idx, kv_idx) < 5) & (q_idx * kv_idx >= 5)", False),
+        ("(q_idx - kv_idx) * (kv_idx - q_idx) > 0", True),
+        ("(q_idx - kv_idx) * (kv_idx - q_idx) < 0", False),
+        ("~(t1[q_idx] < t1[kv_idx]) & ~(t1[q_idx] >= t1[kv_idx])", False),
+        ("(t1[q_idx] < t1[kv_idx]) & ~(t1[kv_idx] > t1[q_idx])", True),
+        ("~(t1[q_idx] == t1[kv_idx]) & ~(t1[kv_idx] != t1[q_idx])", True),
+        ("2 * q_idx == 2 * kv_idx + 1", True),
+        ("3 * q_idx + 6 * kv_idx == 10", True),
+        ("(q_idx // 4 == kv_idx // 4) & (q_idx - kv_idx > 3)", True),
+        ("(q_idx // 4 == kv_idx // 4) & (q_idx - kv_idx > 2)", False),
+        ("kv_idx > 11", True),
+    ],
+)
+def test_arithmetic_sees(source: str, impossible: bool) -> None:
+    """Signs of products, integers between fractions, and that NaN is neither less nor not less."""
+    assert is_shown_impossible(source, _TABLES) is impossible
+
+
+def test_integers_that_wrap_at_these_lengths_are_no_mathematical_ones() -> None:
+    """A key that is visible only because a product wraps to a negative number is found."""
+    wrapped = 23_456 * 100_003 - 2**32
+
+    proof = prove.implies(
+        lambda b, h, q, kv: kv * 100_003 == wrapped,
+        lambda b, h, q, kv: q < 0,
+        Q_LEN=1,
+        KV_LEN=30_000,
+    )
+
+    assert proof.counterexample == (0, 0, 0, 23_456)
+
+
+@given(st.integers(0, (1 << 14) - 1), st.integers(0, (1 << 14) - 1))
+@example((1 << 14) - 7, (1 << 14) - 6)
+@example(0, (1 << 14) - 7)
+@settings(max_examples=20)
+def test_a_single_leak_is_found_wherever_it_is(x: int, y: int) -> None:
+    """One visible later key among 2^28 pairs, which the form of the mask does not show."""
+    place, key = min(x, y), max(x, y) + 1
+    later = torch.tensor([key, place])
+
+    def leaking(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return (kv <= q) | ((kv == later[0]) & (q == later[1]))
+
+    proof = prove.causal(leaking, Q_LEN=(1 << 14) + 1)
+
+    assert proof.counterexample == (0, 0, place, key)
+
+
+def test_queries_that_see_other_blocks_are_settled_by_whole_rectangles() -> None:
+    """Each block of queries sees one block of keys, none of them near; then one sees no block."""
+    n, block = 4096, 64
+    seen_by = (torch.arange(n // block) * 37 + 11) % (n // block)
+
+    def mask(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return kv // block == seen_by[q // block]
+
+    assert prove.rows_nonempty(mask, Q_LEN=n).holds
+    seen_by[40] = -1
+    proof = prove.rows_nonempty(mask, Q_LEN=n)
+    assert proof.counterexample is not None
+    assert proof.counterexample[2] // block == 40
+
+
+def test_queries_beyond_the_keys_have_no_key_of_their_own() -> None:
+    """The diagonal is no witness where there are more queries than keys."""
+    proof = prove.rows_nonempty(lambda b, h, q, kv: q == kv, Q_LEN=64, KV_LEN=40)
+
+    assert proof.holds is False
+    assert prove.rows_nonempty(lambda b, h, q, kv: q == kv, Q_LEN=40, KV_LEN=64).max_length
+
+
+def test_all_that_the_budget_did_not_reach_is_counted_as_open() -> None:
+    """Pairs that only evaluation decides are open until they are evaluated."""
+    generator = torch.Generator().manual_seed(6)
+    noise = torch.rand(700, 700, generator=generator)
+
+    def noisy(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        angle = 9 * noise[q, kv]
+        return (q >= kv) | (torch.sin(angle) ** 2 + torch.cos(angle) ** 2 > 1.5)
+
+    for budget in (0, 1000, 40_000, 200_000):
+        proof = prove.causal(noisy, Q_LEN=700, budget=budget)
+        n_open = int(proof.detail.split()[0].replace(",", ""))
+        assert 700 * 699 // 2 - budget <= n_open <= 700 * 700
+
+
+def test_the_weakest_of_several_reads_is_the_answer() -> None:
+    """One index that is left open leaves the whole open, in any order."""
+    generator = torch.Generator().manual_seed(7)
+    x, table = torch.rand(90, generator=generator) * 2 - 1, torch.zeros(10)
+
+    def sure(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return table[q % 5] > 0
+
+    def unsure(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        return table[(x[q] * x[kv] * x[q] * x[kv] * 10 + 0.5).to(torch.int32)] > 0
+
+    assert prove.in_bounds(sure, Q_LEN=90, budget=0).holds
+    for mask in (attnc.and_masks(sure, unsure), attnc.and_masks(unsure, sure)):
+        assert prove.in_bounds(mask, Q_LEN=90, budget=0).holds is None
+
+
+def test_indices_inside_sums_range_over_their_extent() -> None:
+    """A sum over more elements than its tensor has, as a program in text form may be."""
+    row, inner = RowIndex(0), torch.zeros(5)
+
+    def outside(index: Expr, extent: int) -> list[Expr]:
+        body = Gather(0, (index,), DType.FLOAT32)
+        total = Reduce(ReduceOp.SUM, 0, extent, body)
+        return [use.outside for use in index_uses(total, [inner], allow_negative=False)]
+
+    shifted = Binary(BinaryOp.ADD, row, Q_IDX)
+    (beyond,) = outside(row, 9)
+    (sometimes,) = outside(shifted, 3)
+
+    assert outside(row, 5) == []
+    assert values_of(beyond, (), (1, 1, 1, 1)).all()
+    assert values_of(sometimes, (), (1, 1, 5, 1)).flatten().tolist() == [False] * 3 + [True] * 2
 
 
 @given(

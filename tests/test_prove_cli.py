@@ -108,7 +108,7 @@ def test_a_refuted_property_names_pair_term_and_line_and_exits_1(folder: Path) -
         pair == "  at b=0, h=0, q_idx=0, kv_idx=1: this later key is visible: `kv_idx < 70` is true"
     )
     assert place.endswith(f"masks_to_prove.py:{line_of('kv < 70')}: | (kv < 70)")
-    assert re.match(r"rows-nonempty +holds ", second)
+    assert re.match(r"rows-nonempty +holds +intervals, for all lengths with KV_LEN >= 1 ", second)
 
 
 @pytest.mark.parametrize(
