@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from attnc import analyze
 from attnc.blocks import classify
 from attnc.evaluate import evaluate
 from attnc.ir import (
@@ -32,17 +34,23 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
+from attnc.program import build_program
 from attnc.run_table import Kind
+from benchmarks.mask_catalogue import Entry, all_masks
 
 I32, I64, F32 = DType.INT32, DType.INT64, DType.FLOAT32
 _LONGEST = 200
 _GENERATOR = torch.Generator().manual_seed(1)
+_ORDER = torch.randperm(_LONGEST, generator=_GENERATOR)
 TENSORS = (
     torch.sort(torch.randint(0, 9, (_LONGEST,), generator=_GENERATOR))[0],
     torch.randint(0, 150, (3,), generator=_GENERATOR),
     torch.rand(2, _LONGEST, generator=_GENERATOR) < 0.97,
     torch.randn(_LONGEST, generator=_GENERATOR),
     torch.rand(_LONGEST, _LONGEST, generator=_GENERATOR) < 0.01,
+    torch.arange(9) * 20,
+    torch.argsort(_ORDER),
+    _ORDER,
 )
 
 
@@ -56,6 +64,18 @@ def compare(op: str, x: Expr, y: Expr) -> Compare:
 
 def both(x: Expr, y: Expr) -> Binary:
     return Binary(BinaryOp.AND, x, y)
+
+
+def quotient(x: Expr, divisor: int) -> Binary:
+    return Binary(BinaryOp.FLOORDIV, x, Const(divisor, x.dtype))
+
+
+def remainder(x: Expr, divisor: int) -> Binary:
+    return Binary(BinaryOp.MOD, x, Const(divisor, x.dtype))
+
+
+def difference(of: Callable[[Expr], Expr]) -> Binary:
+    return Binary(BinaryOp.SUB, of(Q_IDX), of(KV_IDX))
 
 
 D = Binary(BinaryOp.SUB, Q_IDX, KV_IDX)
@@ -77,6 +97,25 @@ ATOMS: list[Expr] = [
     compare(">", Gather(3, (Q_IDX,), F32), Gather(3, (KV_IDX,), F32)),
     compare("==", B_IDX, const(1)),
     compare("<", Binary(BinaryOp.MUL, D, D), const(500)),
+    # Two axes of a grid of rows of 23, with windows in both.
+    both(
+        compare("<=", Unary(UnaryOp.ABS, difference(lambda x: quotient(x, 23))), const(1)),
+        compare("<=", Unary(UnaryOp.ABS, difference(lambda x: remainder(x, 23))), const(2)),
+    ),
+    compare("==", difference(lambda x: quotient(remainder(x, 56), 7)), const(0)),
+    compare("==", remainder(D, 50), const(7)),
+    compare("==", Binary(BinaryOp.AND, Q_IDX, const(20)), Binary(BinaryOp.AND, KV_IDX, const(20))),
+    compare("<", Binary(BinaryOp.XOR, Q_IDX, KV_IDX), const(16)),
+    # The first token of the document of a query; an order given by a table, read twice.
+    compare(">=", Cast(KV_IDX, I64), Gather(5, (Gather(0, (Q_IDX,), I64),), I64)),
+    compare(
+        "==", *(quotient(Gather(6, (Gather(7, (x,), I64),), I64), 31) for x in (Q_IDX, KV_IDX))
+    ),
+    compare(
+        ">",
+        Unary(UnaryOp.COS, Binary(BinaryOp.MUL, Cast(D, F32), Const(0.05, F32))),
+        Const(0.9, F32),
+    ),
 ]
 
 
@@ -142,6 +181,7 @@ def test_classes_are_those_of_the_elements(
 
     expected = dense_kinds(mask, n_batch, n_heads, n_queries, n_keys, block_m, block_n)
     table = result.table
+    event("evaluated" if result.n_evaluated else "decided by intervals")
     assert np.array_equal(np.broadcast_to(table.to_dense(), expected.shape), expected)
     assert 0 <= result.n_evaluated <= table.n_tiles
 
@@ -193,3 +233,53 @@ def test_common_masks_need_no_elements_and_little_memory(mask: Expr) -> None:
     tracemalloc.stop()
     assert result.n_evaluated == 0
     assert peak < result.table.n_tiles / 2
+
+
+@pytest.mark.parametrize("block", [(128, 128), (64, 48)])
+def test_published_static_masks_are_decided_without_elements(block: tuple[int, int]) -> None:
+    """At the lengths they run at, no tile of at least nine in ten is evaluated by element."""
+    entries = [entry for entry in all_masks() if entry.static]
+
+    evaluated = [
+        entry.name
+        for entry in entries
+        if analyze(entry.mask, 2, 4, entry.n_queries, entry.n_keys, block).n_evaluated
+    ]
+
+    assert len(evaluated) <= len(entries) // 10, evaluated
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", all_masks(), ids=lambda entry: entry.name)
+def test_classes_of_published_masks_are_those_of_all_their_pairs(entry: Entry) -> None:
+    """At the lengths they run at, each tile has the kind that its 128 x 128 pairs say."""
+    shape = (2, 4, entry.n_queries, entry.n_keys)
+    program = build_program(entry.mask, None)
+    assert program.mask is not None
+    sizes = {"n_batch": 2, "n_heads": 4, "n_queries": shape[2], "n_keys": shape[3]}
+
+    table = classify(program.mask, program.tensors, **sizes, block_m=128, block_n=128).table
+
+    for b in range(table.n_batch):
+        for h in range(table.n_heads):
+            visible = evaluate(
+                program.mask,
+                b=torch.tensor(b, dtype=torch.int32),
+                h=torch.tensor(h, dtype=torch.int32),
+                q_idx=torch.arange(shape[2], dtype=torch.int32)[:, None],
+                kv_idx=torch.arange(shape[3], dtype=torch.int32),
+                tensors=program.tensors,
+            ).expand(shape[2:])
+            assert np.array_equal(table.to_dense()[b, h], kinds_of(visible, 128))
+
+
+def kinds_of(visible: torch.Tensor, block: int) -> NDArray[np.int8]:
+    """Kinds of the square tiles of (n_queries, n_keys) bool."""
+    sizes = [-(-n // block) * block for n in visible.shape]
+    found = []
+    for filler in (False, True):
+        padded = torch.full(sizes, filler)
+        padded[: visible.shape[0], : visible.shape[1]] = visible
+        found.append(padded.reshape(sizes[0] // block, block, sizes[1] // block, block))
+    some, every = found[0].any(3).any(1), found[1].all(3).all(1)
+    return (some.to(torch.int8) * Kind.PARTIAL + every.to(torch.int8)).numpy()

@@ -5,12 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from attnc.evaluate import evaluate
-from attnc.intervals import Boxes, Facts, Truth, may_wrap, never_wraps, truth_of
+from attnc.intervals import (
+    Boxes,
+    Facts,
+    Products,
+    Side,
+    Truth,
+    congruence,
+    float_ranges,
+    may_wrap,
+    never_wraps,
+    truth_of,
+)
+from attnc.intervals.congruence import Congruence
 from attnc.intervals.pyramid import TensorRanges
+from attnc.intervals.ranges import Range
 from attnc.ir import (
     B_IDX,
     H_IDX,
@@ -165,7 +178,21 @@ def values_on(mask: Expr, *pairs: tuple[int, int]) -> torch.Tensor:
     return evaluate(mask, b=b, h=h, q_idx=q_idx, kv_idx=kv_idx, tensors=_TENSORS)
 
 
+# The sum over r of (q + r) & 2 is 4 for every q, no multiple of 8.
+_UNLIKE_TERMS = Compare(
+    CompareOp.EQ,
+    Reduce(
+        ReduceOp.SUM,
+        0,
+        4,
+        Binary(BinaryOp.AND, Binary(BinaryOp.ADD, Q_IDX, RowIndex(0)), number(2)),
+    ),
+    number(4),
+)
+
+
 @settings(max_examples=600, deadline=None)
+@example(_UNLIKE_TERMS, (0, 0), (0, 0), (1, 1), (0, 0))
 @given(_MASKS, ends(2), ends(3), ends(_N), ends(_N))
 def test_truth_holds_at_every_point(
     mask: Expr, b: tuple[int, int], h: tuple[int, int], q: tuple[int, int], kv: tuple[int, int]
@@ -175,6 +202,7 @@ def test_truth_holds_at_every_point(
 
     values = values_on(mask, b, h, q, kv)
 
+    event(f"truth is {Truth(int(truth)).name}")
     assert truth != Truth.NEVER or not values.any()
     assert truth != Truth.ALWAYS or values.all()
 
@@ -196,6 +224,104 @@ def test_many_boxes_are_as_one_at_a_time(mask: Expr) -> None:
         assert truth == alone[0] or Truth.MAYBE in (truth, alone[0])
 
 
+@settings(max_examples=100, deadline=None)
+@given(_MASKS, st.booleans(), st.integers(0, 2**16))
+def test_rows_and_columns_given_once_change_nothing(mask: Expr, equal: bool, seed: int) -> None:
+    """Boxes given as numbered rows and columns have the truths that they have one by one."""
+    generator = np.random.default_rng(seed)
+    facts = Facts(_TENSORS)
+
+    def side() -> Side:
+        lows = generator.integers(0, [[2], [3], [_N]], (3, 7))
+        highs = np.minimum(lows + generator.integers(0, 9, (3, 7)), [[1], [2], [_N - 1]])
+        b, h, tokens = zip(lows, highs, strict=True)
+        return Side(Boxes(b, h, tokens, tokens))
+
+    rows = side()
+    # A product of a row and a column is one of the same batch and head.
+    columns = rows if equal else Side(Boxes(rows.boxes.b, rows.boxes.h, *side().boxes.pairs()[2:]))
+    row = generator.integers(0, 7, 30)
+    column = row if not equal else np.where(generator.random(30) < 0.5, row, (row + 1) % 7)
+    same_group = (rows.boxes.b[0][row] == rows.boxes.b[0][column]) & (
+        rows.boxes.h[0][row] == rows.boxes.h[0][column]
+    )
+    same_group &= (rows.boxes.b[1][row] == rows.boxes.b[1][column]) & (
+        rows.boxes.h[1][row] == rows.boxes.h[1][column]
+    )
+    row, column = row[same_group], column[same_group]
+
+    numbered = truth_of(mask, Products(rows, columns, row, column), facts)
+
+    b, h, q_idx, _ = ((lo[row], hi[row]) for lo, hi in rows.boxes.pairs())
+    kv_idx = tuple(end[column] for end in columns.boxes.kv_idx)
+    alone = truth_of(mask, Boxes(b, h, q_idx, (kv_idx[0], kv_idx[1])), facts)
+    unequal = (numbered != alone) & (numbered != Truth.MAYBE) & (alone != Truth.MAYBE)
+    assert not unequal.any()
+
+
+_OPERATORS = [
+    *(BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.SHL, BinaryOp.MIN, BinaryOp.MAX),
+    *(BinaryOp.FLOORDIV, BinaryOp.MOD),
+]
+_CONGRUENCES = st.builds(
+    lambda stride, offset: Congruence(stride, offset % stride if stride else offset),
+    st.integers(0, 24),
+    st.integers(-30, 30),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(_OPERATORS), _CONGRUENCES, _CONGRUENCES, st.data())
+def test_congruences_hold_of_results(
+    op: BinaryOp, x: Congruence, y: Congruence, data: st.DataObject
+) -> None:
+    """What holds of operands and their operator holds of what it gives, for any members."""
+    functions = {
+        BinaryOp.ADD: lambda a, c: a + c,
+        BinaryOp.SUB: lambda a, c: a - c,
+        BinaryOp.MUL: lambda a, c: a * c,
+        BinaryOp.SHL: lambda a, c: a << c if 0 <= c < 31 else 0,
+        BinaryOp.MIN: min,
+        BinaryOp.MAX: max,
+        BinaryOp.FLOORDIV: lambda a, c: a // c if c else 0,
+        BinaryOp.MOD: lambda a, c: a % c if c else 0,
+    }
+    a, c = (known.stride * data.draw(st.integers(-9, 9)) + known.offset for known in (x, y))
+
+    result = congruence.binary(op, x, y)
+
+    event(f"{op.name} says {'nothing' if result == congruence.ANY else 'something'}")
+    assert congruence.may_be_equal(result, congruence.exactly(functions[op](a, c)))
+    for unary, value in ((UnaryOp.NEG, -a), (UnaryOp.NOT, ~a), (UnaryOp.ABS, abs(a))):
+        assert congruence.may_be_equal(congruence.unary(unary, x), congruence.exactly(value))
+    wrapped = (a + 2**31) % 2**32 - 2**31
+    assert congruence.may_be_equal(x.wrapping(), congruence.exactly(wrapped))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([UnaryOp.SIN, UnaryOp.COS]),
+    st.floats(-50, 50, width=32),
+    st.floats(0, 8, width=32),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_bounds_of_waves_hold(op: UnaryOp, first: float, width: float, dtype: type) -> None:
+    """Sine and cosine of numbers in a range lie within the bounds, which short ranges tighten."""
+    lo, hi = dtype(first), dtype(first + width)
+    bounds = float_ranges.unary(
+        op,
+        Range(np.array([lo]), np.array([hi]), np.zeros(1, bool)),
+        DType.FLOAT32 if dtype is np.float32 else DType.FLOAT64,
+    )
+
+    points = torch.from_numpy(np.linspace(lo, hi, 257).astype(dtype).clip(lo, hi))
+    values = (torch.sin if op is UnaryOp.SIN else torch.cos)(points)
+
+    assert bounds.lo[0] <= values.min()
+    assert values.max() <= bounds.hi[0]
+    assert width > 0.5 or bounds.hi[0] - bounds.lo[0] < width + 1e-3
+
+
 D = Binary(BinaryOp.SUB, Q_IDX, KV_IDX)
 _HALVES = [Binary(BinaryOp.FLOORDIV, x, number(32)) for x in (Q_IDX, KV_IDX)]
 _DOC = [Gather(0, (x,), I64) for x in (Q_IDX, KV_IDX)]
@@ -203,6 +329,9 @@ _SQUARES = Binary(
     BinaryOp.ADD,
     Binary(BinaryOp.MUL, D, D),
     Binary(BinaryOp.MUL, Q_IDX, Q_IDX),
+)
+_THIRDS = Binary(
+    BinaryOp.ADD, Binary(BinaryOp.MUL, Q_IDX, number(6)), Binary(BinaryOp.MUL, KV_IDX, number(3))
 )
 _SPREAD = Binary(
     BinaryOp.AND, Binary(BinaryOp.OR, Q_IDX, Binary(BinaryOp.SHL, Q_IDX, number(1))), number(5)
@@ -233,12 +362,34 @@ _SPREAD = Binary(
             Truth.NEVER,
         ),
         (Gather(3, (H_IDX, KV_IDX), BOOL), (0, 0), (0, 95), Truth.MAYBE),
+        (
+            Compare(CompareOp.EQ, Binary(BinaryOp.MOD, _THIRDS, number(3)), number(0)),
+            (0, 95),
+            (0, 95),
+            Truth.ALWAYS,
+        ),
+        (
+            Compare(CompareOp.EQ, Binary(BinaryOp.MOD, _THIRDS, number(9)), number(4)),
+            (0, 95),
+            (0, 95),
+            Truth.NEVER,
+        ),
+        (
+            Compare(
+                CompareOp.EQ,
+                Gather(0, (Cast(Gather(0, (Q_IDX,), I64), I32),), I64),
+                Const(0, I64),
+            ),
+            (0, 95),
+            (0, 95),
+            Truth.ALWAYS,
+        ),
     ],
 )
 def test_the_domains_are_exact_where_needed(
     mask: Expr, q: tuple[int, int], kv: tuple[int, int], truth: Truth
 ) -> None:
-    """Windows, chunks, documents, squares, repeated terms, known bits and periods are decided."""
+    """Windows, chunks, documents, repeated terms, bits, periods and multiples are decided."""
     assert truth_of(mask, boxes_of((0, 0), (0, 0), q, kv), Facts(_TENSORS))[0] == truth
 
 

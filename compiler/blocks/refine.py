@@ -23,9 +23,10 @@ from attnc.ir import Expr, Index, Level
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-_MIN_BOXES, _ELEMENTS_PER_BOX = 64, 16  # how much a tile may take: fewer than its elements
+_MIN_BOXES, _MAX_BOXES = 1 << 6, 1 << 12
+_ELEMENTS_PER_BOX = 16  # how much a tile may take: fewer boxes than it has elements
 _FIRST_TILES, _MAX_TILES = 1 << 5, 1 << 11
-_MAX_SCORES = 1 << 20
+_MAX_SCORES = _MAX_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def refine(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) -> R
     n = len(tiles)
     result = Refined(np.zeros(n, bool), np.zeros(n, bool), np.ones(n, bool))
     first, size = 0, _FIRST_TILES
+    most = max(_MAX_TOKENS // max(geometry.block_m, geometry.block_n), 1)
     while first < n:
         part = np.arange(first, min(first + size, n))
         some = _refined(mask, tiles.at(part), geometry, facts)
@@ -49,7 +51,7 @@ def refine(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) -> R
         result.open[part] = some.open
         if 2 * np.count_nonzero(some.open) > len(part):
             break  # a mask that intervals do not understand: the others would only take longer
-        first, size = first + size, _MAX_TILES
+        first, size = first + len(part), min(_MAX_TILES, most)
     return result
 
 
@@ -57,7 +59,8 @@ def _refined(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) ->
     n = len(tiles)
     visible, hidden, is_open = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool)
     n_boxes = np.zeros(n, np.int64)
-    most = max(geometry.block_m * geometry.block_n // _ELEMENTS_PER_BOX, _MIN_BOXES)
+    n_elements = geometry.block_m * geometry.block_n
+    most = min(max(n_elements // _ELEMENTS_PER_BOX, _MIN_BOXES), _MAX_BOXES)
     rows, row = _lines(Level.ROW, tiles.group, tiles.row, mask, geometry, facts)
     columns, column = _lines(Level.COLUMN, tiles.group, tiles.column, mask, geometry, facts)
     # Boxes: the tile that each is a piece of, and its numbers among ``rows`` and ``columns``.

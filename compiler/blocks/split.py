@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc.blocks.geometry import Geometry, Ints, Rectangles, tokens_of, truths_on
+from attnc.blocks.geometry import Geometry, Ints, Rectangles, axes_of, truths_on
 from attnc.blocks.tiles import kinds_of_tiles
 from attnc.intervals import Facts, Truth
 from attnc.ir import Expr, IndexName, indices_of
 from attnc.run_table import Kind, RunTable, expanded
 
 # A level of few boxes takes as long as one of so many: NumPy's calls, not its work.
-_FIRST_BOXES = 1 << 10
+_FIRST_BOXES = _FEW_BOXES = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -101,26 +101,30 @@ def _split(mask: Expr, geometry: Geometry, facts: Facts) -> tuple[list[_Runs], R
     front, height, width = _first_rectangles(geometry)
     runs: list[_Runs] = []
     while len(front):
-        q_idx = tokens_of(height * geometry.block_m, geometry.n_queries)
-        kv_idx = tokens_of(width * geometry.block_n, geometry.n_keys)
-        truths = truths_on(mask, front, q_idx, kv_idx, geometry, facts)
+        axes = axes_of(height * geometry.block_m, width * geometry.block_n, geometry)
+        truths = truths_on(mask, front, axes, facts)
         always = np.flatnonzero(truths == Truth.ALWAYS)
         runs.append(_full_runs(front.at(always), height, width, geometry))
         front = front.at(np.flatnonzero(truths == Truth.MAYBE))
         if height == width == 1:
             break
         front, height, width = _halved(front, height, width, geometry)
+        while len(front) < _FEW_BOXES and height * width > 1:
+            front, height, width = _halved(front, height, width, geometry)
     return runs, front
 
 
 def _first_rectangles(geometry: Geometry) -> tuple[Rectangles, int, int]:
     """All rectangles of the greatest size that there are enough of; their height and width."""
-    n_groups = geometry.n_batch * geometry.n_heads
     height = 1 << max(geometry.n_q_blocks - 1, 0).bit_length()
     width = 1 << max(geometry.n_kv_blocks - 1, 0).bit_length()
 
     def grid(height: int, width: int) -> tuple[int, int, int]:
-        return n_groups, -(-geometry.n_q_blocks // height), -(-geometry.n_kv_blocks // width)
+        return (
+            geometry.n_groups,
+            -(-geometry.n_q_blocks // height),
+            -(-geometry.n_kv_blocks // width),
+        )
 
     while height * width > 1:
         finer = max(height // 2, 1), max(width // 2, 1)
@@ -131,7 +135,7 @@ def _first_rectangles(geometry: Geometry) -> tuple[Rectangles, int, int]:
         group, row, column = np.indices(grid(height, width)).reshape(3, -1)
     except ValueError as error:  # what NumPy says to more bytes than there are addresses
         raise MemoryError(str(error)) from None
-    return Rectangles(group, row, column), height, width
+    return Rectangles(group if geometry.n_groups > 1 else group[:1], row, column), height, width
 
 
 def _halved(
@@ -147,7 +151,8 @@ def _halved(
         row.reshape(-1, 2, columns)[:, 1] += 1
     if columns == 2:
         column.reshape(-1, rows, 2)[:, :, 1] += 1
-    parts = Rectangles(np.repeat(front.group, n_parts), row, column)
+    group = front.group if len(front.group) == 1 else np.repeat(front.group, n_parts)
+    parts = Rectangles(group, row, column)
     inside = (row * height < geometry.n_q_blocks) & (column * width < geometry.n_kv_blocks)
     return parts if inside.all() else parts.at(np.flatnonzero(inside)), height, width
 
@@ -159,6 +164,7 @@ def _full_runs(found: Rectangles, height: int, width: int, geometry: Geometry) -
     rectangle, rows = expanded(first, last)
     starts = found.column * width
     stops = np.minimum(starts + width, geometry.n_kv_blocks)
-    rows = rows + found.group[rectangle] * geometry.n_q_blocks
+    group = found.group if len(found.group) == 1 else found.group[rectangle]
+    rows += group * geometry.n_q_blocks
     kinds = np.full(len(rows), Kind.FULL, np.int8)
     return rows, starts[rectangle], stops[rectangle], kinds

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from attnc.blocks.geometry import Geometry, Ints, Rectangles, tokens, tokens_of, truths_on
+from attnc.blocks.geometry import Geometry, Ints, Rectangles, axes_of, tokens, truths_on
 from attnc.blocks.refine import refine
 from attnc.blocks.values import evaluated, positions
 from attnc.intervals import Facts, Truth
@@ -24,8 +24,6 @@ Flags = NDArray[np.bool_]
 _MAX_ELEMENTS = 1 << 22
 _MAX_POINTS = 1 << 20
 
-# Corners of a tile, whether at its last row and at its last column: those that tell most first.
-_CORNERS = ((True, False), (False, True)), ((False, False), (True, True))
 # Places inside a tile, in 64ths of its (height, width).
 _INSIDE = (
     (32, 32),
@@ -52,19 +50,24 @@ def kinds_of_tiles(
 ) -> tuple[NDArray[np.int8], int]:
     """Kind of each open tile, and how many needed all their elements."""
     kinds = np.full(len(tiles), Kind.PARTIAL, np.int8)
-    undecided = np.arange(len(tiles))
     visible, hidden = np.zeros(len(tiles), bool), np.zeros(len(tiles), bool)
-    rows = tokens_of(geometry.block_m, geometry.n_queries)
-    columns = tokens_of(geometry.block_n, geometry.n_keys)
-    for corners in _CORNERS:
-        for last_row, last_column in corners:
-            q_idx, kv_idx = rows[last_row], columns[last_column]
-            truths = truths_on(
-                mask, tiles.at(undecided), (q_idx, q_idx), (kv_idx, kv_idx), geometry, facts
-            )
+    undecided, front = np.arange(len(tiles)), tiles
+    axes = axes_of(geometry.block_m, geometry.block_n, geometry)
+    first_row, first_column = (axis.firsts for axis in axes)
+    last_row, last_column = (axis.lasts for axis in axes)
+    if axes[0] is axes[1]:
+        first_column, last_column = first_row, last_row
+    # Corners, those that tell most first.
+    for corners in (
+        ((last_row, first_column), (first_row, last_column)),
+        ((first_row, first_column), (last_row, last_column)),
+    ):
+        for corner in corners:
+            truths = truths_on(mask, front, corner, facts)
             visible[undecided] |= truths == Truth.ALWAYS
             hidden[undecided] |= truths == Truth.NEVER
         undecided = np.flatnonzero(~(visible & hidden))
+        front = tiles.at(undecided)
     for part in _slices(undecided, _MAX_POINTS // len(_INSIDE)):
         values = _values_at(mask, tiles.at(part), _INSIDE, geometry, facts)
         visible[part] |= values.any(1)

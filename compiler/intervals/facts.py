@@ -9,7 +9,7 @@ import torch
 
 from attnc.evaluate import evaluate
 from attnc.intervals.pyramid import TensorRanges
-from attnc.ir import DType, Expr, Index, IndexName, Level, Ref, Score, walk
+from attnc.ir import KV_IDX, Q_IDX, DType, Expr, Index, IndexName, Level, Ref, Score, replaced, walk
 
 
 @dataclass
@@ -23,6 +23,7 @@ class Facts:
     params: Sequence[bool | int | float] | None = None
     _ranges: dict[tuple[int, DType], TensorRanges] = field(default_factory=dict)
     _loaded: dict[Expr, TensorRanges] = field(default_factory=dict)
+    _mirrored: dict[Expr, Expr] = field(default_factory=dict)
     _levels: dict[Expr, tuple[tuple[Expr, Level], ...]] = field(default_factory=dict)
 
     def ranges_of(self, slot: int, load_dtype: DType) -> TensorRanges:
@@ -62,6 +63,12 @@ class Facts:
             params=self.params or (),
         )
         return values.expand(tuple(extents.values()))
+
+    def mirrored(self, node: Expr) -> Expr:
+        """``node`` with ``q_idx`` in place of ``kv_idx``."""
+        if node not in self._mirrored:
+            self._mirrored[node] = replaced(node, {KV_IDX: Q_IDX})
+        return self._mirrored[node]
 
     def levels_of(self, mask: Expr) -> tuple[tuple[Expr, Level], ...]:
         """The nodes of ``mask``, operands first, each with how often it changes inside a tile."""

@@ -16,6 +16,7 @@ Ints = NDArray[np.int64]
 Array = NDArray[Any]
 
 _CHUNK = 32
+_PIECE = 1 << 16
 _MAX_SAME_CHUNK = 1 << 16
 
 
@@ -101,7 +102,7 @@ class _Line:
         self.outer_shape = values.shape[:axis] + values.shape[axis + 1 :]
         self.size = values.shape[axis]
         self.rows = np.ascontiguousarray(np.moveaxis(values, axis, -1)).reshape(-1, self.size)
-        self.is_sorted = bool((self.rows[:, 1:] >= self.rows[:, :-1]).all())
+        self.is_sorted = _ascends(self.rows)
         if self.is_sorted:
             return
         n_chunks = -(-self.size // _CHUNK)
@@ -127,6 +128,20 @@ class _Line:
             elements = self.rows[row[part, None], places]
             least[part], greatest[part] = elements.min(1), elements.max(1)
         return least, greatest
+
+
+def _ascends(rows: Array) -> bool:
+    """Whether the elements of every row ascend; looked at piece by piece, until one does not."""
+    step = max(_PIECE // max(len(rows), 1), 1)
+    return all(
+        bool(
+            (
+                rows[:, first + 1 : first + step + 1]
+                >= rows[:, first : first + step][:, : rows.shape[1] - first - 1]
+            ).all()
+        )
+        for first in range(0, rows.shape[1] - 1, step)
+    )
 
 
 class _Extremes:

@@ -80,14 +80,17 @@ class _Values(Mapping[Expr, Value]):
     def __init__(self, products: Products) -> None:
         self.products = products
         self.elements: dict[Expr, Value] = {}
+        self.of_columns: set[Expr] = set()
 
     def add(self, node: Expr, level: Level, facts: Facts) -> None:
         """Finds the value of a node whose operands were added before."""
         products = self.products
         if level in (Level.UNIFORM, Level.ROW):
-            _add(products.rows, node, facts)
+            _add(products.rows, node, level, facts)
         if level in (Level.UNIFORM, Level.COLUMN):
-            _add(products.columns, node, facts)
+            _add(products.columns, node, level, facts)
+        if level is Level.COLUMN:
+            self.of_columns.add(node)
         if level in (Level.DIAGONAL, Level.ELEMENT) and node not in self.elements:
             self.elements[node] = _value(node, self, None, facts)
 
@@ -95,10 +98,10 @@ class _Values(Mapping[Expr, Value]):
         value = self.elements.get(node)
         if value is None:
             products = self.products
-            if node in products.rows.values:
-                value = taken(products.rows.values[node], products.row)
-            else:
+            if node in self.of_columns:
                 value = taken(products.columns.values[node], products.column)
+            else:
+                value = taken(products.rows.values[node], products.row)
             self.elements[node] = value
         return value
 
@@ -109,9 +112,16 @@ class _Values(Mapping[Expr, Value]):
         return len(self.elements)
 
 
-def _add(side: Side, node: Expr, facts: Facts) -> None:
-    if node not in side.values:
-        side.values[node] = _value(node, side.values, side.boxes, facts)
+def _add(side: Side, node: Expr, level: Level, facts: Facts) -> None:
+    if node in side.values:
+        return
+    if level is Level.COLUMN and side.boxes.kv_idx is side.boxes.q_idx:
+        # What a column knows of kv_idx a row of the same tokens knows of q_idx.
+        mirrored = facts.mirrored(node)
+        _add(side, mirrored, Level.ROW, facts)
+        side.values[node] = side.values[mirrored]
+        return
+    side.values[node] = _value(node, side.values, side.boxes, facts)
 
 
 def may_wrap(exprs: Sequence[Expr], boxes: Boxes, facts: Facts) -> Flags:

@@ -175,7 +175,7 @@ class _Writer:
     def known(self) -> str:
         """A mask that people use."""
         n = self.number((1, 2, 3, 7, 16, 64, 100, 128, 200))
-        match self.draw(st.integers(0, 13)):
+        match self.draw(st.integers(0, 17)):
             case 0:
                 return "(q_idx >= kv_idx)"
             case 1:
@@ -204,6 +204,25 @@ class _Writer:
                 return f"((q_idx - kv_idx < {self.per_head()}) & (kv_idx <= q_idx))"
             case 12:
                 return f"(q_idx + {n} >= kv_idx)"
+            case 13:  # bit fields, as of places in Morton order
+                bits = self.number((1, 6, 20, 96))
+                if self.draw(st.booleans()):
+                    return f"((q_idx & {bits}) == (kv_idx & {bits}))"
+                return f"((q_idx ^ kv_idx) < {bits})"
+            case 14:
+                stride, offset = self.number((6, 9, 15)), self.number((0, 1, 3))
+                return f"((6 * q_idx + 3 * kv_idx) % {stride} == {offset})"
+            case 15:  # three axes
+                size = self.number((5, 8))
+                axes = (f"// {size * size}", f"// {size} % {size}", f"% {size}")
+                near = (f"(abs(q_idx {axis} - kv_idx {axis}) <= 2)" for axis in axes)
+                return f"({' & '.join(near)})"
+            case 16:  # in an order that a tensor gives
+                length = self.limits.length
+                order = self.tensor(TensorRecipe((length,), "int64", high=length))
+                name, batch = self.documents()
+                places = (f"{name}[{batch}{order}[{x}]]" for x in ("q_idx", "kv_idx"))
+                return f"({' == '.join(places)})"
             case _:
                 return f"(kv_idx < {n})"
 
