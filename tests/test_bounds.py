@@ -34,10 +34,12 @@ from attnc.ir import (
     UnaryOp,
 )
 
-I32, I64 = DType.INT32, DType.INT64
+I32, I64, F32 = DType.INT32, DType.INT64, DType.FLOAT32
 PREFIX = torch.tensor([70, 0, 200])
 CAUSAL_ROWS = torch.tensor([True, False])
-TENSORS = (PREFIX, CAUSAL_ROWS)
+CHUNK = torch.tensor([24, -7], dtype=torch.int32)
+REACH = torch.tensor([40.5, float("inf"), float("nan")])
+TENSORS = (PREFIX, CAUSAL_ROWS, CHUNK, REACH)
 
 
 def compare(op: str, x: Expr, y: Expr) -> Compare:
@@ -72,6 +74,14 @@ def some(*parts: Expr) -> Expr:
 
 def no(x: Expr) -> Unary:
     return Unary(UnaryOp.NOT, x)
+
+
+def mod(x: Expr, c: int) -> Binary:
+    return Binary(BinaryOp.MOD, x, Const(c, I32))
+
+
+def squared(x: Expr) -> Binary:
+    return Binary(BinaryOp.MUL, x, x)
 
 
 P = [Param(i, I32) for i in range(3)]
@@ -125,6 +135,23 @@ ATOMS: list[Expr] = [
     compare("<=", Binary(BinaryOp.MIN, minus(Q_IDX, KV_IDX), P[2]), P[1]),
     compare("<", Binary(BinaryOp.MUL, KV_IDX, Const(3, I32)), plus(Q_IDX, P[2])),
     compare(">", KV_IDX, Unary(UnaryOp.ABS, minus(Q_IDX, P[1]))),
+    every(WINDOW, compare("<", Q_IDX, P[1])),
+    every(WINDOW, compare(">=", minus(Q_IDX, P[2]), Const(0, I32))),
+    compare("==", mod(D, 4), Const(1, I32)),
+    compare("==", mod(minus(KV_IDX, P[1]), 6), mod(Q_IDX, 3)),
+    compare("<", mod(KV_IDX, 8), P[2]),
+    compare("<=", mod(Q_IDX, 40), KV_IDX),
+    compare(">", mod(plus(Q_IDX, P[0]), 24), minus(KV_IDX, P[1])),
+    compare("<", mod(floordiv(Q_IDX, 32), 2), Const(1, I32)),
+    compare("<", squared(D), P[0]),
+    compare(">=", plus(squared(minus(floordiv(Q_IDX, 8), floordiv(KV_IDX, 8))), mod(D, 8)), P[1]),
+    compare("<", Select(compare("<", Q_IDX, P[1]), plus(KV_IDX, P[2]), floordiv(KV_IDX, 3)), Q_IDX),
+    compare(">=", Select(compare(">", KV_IDX, P[0]), Q_IDX, P[1]), KV_IDX),
+    compare(
+        "==", *(Binary(BinaryOp.FLOORDIV, x, Gather(2, (H_IDX,), I32)) for x in (Q_IDX, KV_IDX))
+    ),
+    compare("<", Cast(D, F32), Gather(3, (B_IDX,), F32)),
+    compare("<", Binary(BinaryOp.MIN, Binary(BinaryOp.MAX, KV_IDX, P[0]), P[1]), Q_IDX),
 ]
 
 
@@ -153,27 +180,29 @@ def test_named_masks_have_exact_bounds(name: str) -> None:
     law()
 
 
-@settings(max_examples=120, deadline=None)
-@given(
-    st.recursive(
+def combined(max_leaves: int) -> st.SearchStrategy[Expr]:
+    return st.recursive(
         st.sampled_from(ATOMS),
         lambda inner: st.one_of(
             st.builds(Binary, st.sampled_from([BinaryOp.AND, BinaryOp.OR]), inner, inner),
             st.builds(no, inner),
         ),
-        max_leaves=3,
-    ),
-    blocks,
-    parameters,
-    lengths,
-)
-def test_bounds_are_sound_for_combined_masks(
-    mask: Expr, block: tuple[int, int], params: list[int], sizes: tuple[int, int]
-) -> None:
+        max_leaves=max_leaves,
+    )
+
+
+@pytest.mark.parametrize("n_examples", [150, pytest.param(4000, marks=pytest.mark.slow)])
+def test_bounds_are_sound_for_combined_masks(n_examples: int) -> None:
     """Whatever has a closed form skips no visible pair and calls no hidden pair FULL."""
-    form = solve(mask, *block)
-    if form is not None:
-        check_tiles(form, mask, sizes, params, TENSORS, exact_empty=False, exact_full=False)
+
+    @settings(max_examples=n_examples, deadline=None)
+    @given(combined(4), blocks, parameters, lengths)
+    def law(mask: Expr, block: tuple[int, int], params: list[int], sizes: tuple[int, int]) -> None:
+        form = solve(mask, *block)
+        if form is not None:
+            check_tiles(form, mask, sizes, params, TENSORS, exact_empty=False, exact_full=False)
+
+    law()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,22 @@ def test_divisors_factors_and_small_constants_stay() -> None:
     assert lift(kept).exprs == tuple(kept)
 
 
+def test_what_equals_a_modulus_stays() -> None:
+    """Whether ``kv_idx >= 64`` is the second half of what ``kv_idx % 64`` counts is known."""
+    half = Binary(BinaryOp.MOD, KV_IDX, integer(64))
+    clean = Compare(CompareOp.GE, KV_IDX, integer(64))
+    other = Compare(CompareOp.GE, half, integer(48))
+
+    pair = Binary(BinaryOp.MOD, Binary(BinaryOp.FLOORDIV, KV_IDX, integer(4)), integer(16))
+
+    lifted = lift((clean, other))
+    of_pairs = lift((clean, Compare(CompareOp.GE, pair, integer(12))))
+
+    assert lifted.exprs[0] is of_pairs.exprs[0] is clean
+    assert lifted.values == (48,)
+    assert of_pairs.values == (12,)
+
+
 def test_float_factors_are_lifted_and_infinities_are_not() -> None:
     """A softcap is a run-time argument; -inf is part of the program."""
     score = Score(DType.FLOAT32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 from attnc.ir import KV_IDX, Binary, BinaryOp, Cast, Const, Expr, Index, Unary, UnaryOp, walk
 
@@ -111,8 +110,10 @@ def _sum(x: Limits, y: Limits) -> Limits:
 
 
 def _product(x: Limits, y: Limits) -> Limits:
-    ends = [prod(pair) for pair in ((a, b) for a in x for b in y) if None not in pair]
-    return (min(ends), max(ends)) if len(ends) == 4 else (None, None)
+    if x[0] is None or x[1] is None or y[0] is None or y[1] is None:
+        return None, None
+    ends = [a * b for a in (x[0], x[1]) for b in (y[0], y[1])]
+    return min(ends), max(ends)
 
 
 def _greatest_size(limits: Limits) -> int | None:

@@ -54,12 +54,10 @@ def _sides(expr: Any) -> tuple[Any, Any]:
     """What is added and what is subtracted in ``expr``."""
     from sympy import Add
 
-    added, subtracted = [], []
-    for addend in Add.make_args(expr):
-        is_negative = addend.as_coeff_Mul()[0] < 0
-        (subtracted if is_negative else added).append(-addend if is_negative else addend)
-    left, right = (_with_conditions(Add(*side)) for side in (added, subtracted))
-    return left, right
+    addends = Add.make_args(expr)
+    added = [addend for addend in addends if addend.as_coeff_Mul()[0] >= 0]
+    subtracted = [-addend for addend in addends if addend.as_coeff_Mul()[0] < 0]
+    return _with_conditions(Add(*added)), _with_conditions(Add(*subtracted))
 
 
 class _KernelPrinter:

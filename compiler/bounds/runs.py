@@ -70,7 +70,7 @@ def block_runs(
         n_kv_blocks: _floor_div(symbol("n_keys") + (block_n - 1), block_n, block_m),
     }
     holds = minimum(1, *(maximum(0, assumption + 1) for assumption in assumptions))
-    runs = []
+    runs: list[BlockRun] = []
     for piece in pieces:
         ends = _run(piece, block_m, block_n)
         if holds != 1:
@@ -173,7 +173,7 @@ def _extreme(expr: Sympy, greatest: bool, span: _Span) -> Sympy:
         case "floor":
             return rebuilt(expr, [_extreme(expr.args[0], greatest, span)])
         case "Mod":
-            return _extreme_of_remainder(*expr.args, greatest, span)
+            return _extreme_of_remainder(expr, greatest, span)
         case "Mul":
             moving = [arg for arg in expr.args if q_idx in arg.free_symbols]
             others = Mul(*(arg for arg in expr.args if q_idx not in arg.free_symbols))
@@ -183,8 +183,9 @@ def _extreme(expr: Sympy, greatest: bool, span: _Span) -> Sympy:
     raise NotAnIntervalError
 
 
-def _extreme_of_remainder(dividend: Sympy, divisor: Sympy, greatest: bool, span: _Span) -> Sympy:
+def _extreme_of_remainder(expr: Sympy, greatest: bool, span: _Span) -> Sympy:
     """Bound of ``dividend % divisor``: that of an end where both have the same quotient."""
+    dividend, divisor = expr.args
     first, last = (_extreme(dividend, end, span) for end in (False, True))
     quotients = floored(first, divisor), floored(last, divisor)
     is_one = clamped_to_bit(1 - (quotients[1] - quotients[0]))

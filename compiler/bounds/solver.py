@@ -12,9 +12,19 @@ from attnc.bounds.closed_form import ClosedForm, TokenInterval
 from attnc.bounds.proofs import OutOfStepsError, limited_steps
 from attnc.bounds.runs import block_runs
 from attnc.bounds.term import NotAnIntervalError, Term, symbol
-from attnc.bounds.terms import TermSolver
+from attnc.bounds.terms import TermSolver, half_of
 from attnc.bounds.unions import is_surely_ordered, pieces_of
-from attnc.ir import DType, Expr, Gather, Level, level_of, walk
+from attnc.ir import (
+    KV_IDX,
+    Compare,
+    Const,
+    DType,
+    Expr,
+    Gather,
+    Level,
+    level_of,
+    walk,
+)
 
 
 def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
@@ -29,7 +39,8 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
       does: it is taken to hold for some key of every tile, and not for all;
     - a tile between the ends of an interval whose ends are not monotone in ``q_idx``;
     - any tile, for a batch and head whose divisor (``q_idx // window[h]``) is not positive or whose
-      real threshold is NaN or so large that integers beside it are rounded.
+      real threshold is NaN or so large that integers beside it are rounded;
+    - any tile, for a mask of ``kv_idx >= half`` and ``kv_idx % half`` with more than two halves.
 
     Returns:
         None if the mask is not recognised as a union of at most 4 intervals, or not within a
@@ -38,7 +49,7 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     assert mask.dtype is DType.BOOL
     if any(isinstance(node, Gather) and level_of(node) is not Level.UNIFORM for node in walk(mask)):
         return None  # no bound is monotone in what a tensor holds; known before sympy is imported
-    solver = TermSolver(block_n=block_n)
+    solver = TermSolver(block_n=block_n, halves=_halves(mask, block_n))
     try:
         with limited_steps():
             pieces = pieces_of(solver.terms(mask), block_n)
@@ -50,6 +61,21 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     uniforms = {name: expr for name, expr in solver.uniforms.items() if name in used}
     tokens = tuple(_token_interval(piece.outer, block_n) for piece in pieces)
     return ClosedForm(runs, uniforms, tokens, block_m, block_n, is_ordered)
+
+
+def _halves(mask: Expr, block_n: int) -> frozenset[int]:
+    """Numbers above ``block_n`` that ``kv_idx`` is both compared with and taken modulo of: two
+    halves of the keys that have the same positions, as noised and clean tokens do."""
+    nodes = list(walk(mask))
+    compared = {
+        side.value
+        for node in nodes
+        if isinstance(node, Compare) and KV_IDX in node.children
+        for side in node.children
+        if isinstance(side, Const)
+    }
+    periods = {half_of(node) for node in nodes} - {None}
+    return frozenset(half for half in compared & periods if half > block_n)
 
 
 def _token_interval(term: Term, block_n: int) -> TokenInterval:

@@ -57,9 +57,14 @@ from attnc.ir import (
 
 @dataclass
 class TermSolver(Values):
-    """Solves conditions for ``kv_idx``, for tiles of ``block_n`` keys."""
+    """Solves conditions for ``kv_idx``, for tiles of ``block_n`` keys.
+
+    Attributes:
+        halves: Numbers of keys that are taken to be half of them, or more.
+    """
 
     block_n: int = 1
+    halves: frozenset[int] = frozenset()
 
     def terms(self, expr: Expr, wanted: bool = True) -> Terms:
         """Where ``expr`` is ``wanted``, as a union.
@@ -260,6 +265,8 @@ class TermSolver(Values):
             case Binary(BinaryOp.FLOORDIV, x, y) if level_of(y) is Level.UNIFORM:
                 divisor = self.divisor(y)
                 return self.at_most(x, expanded(divisor * bound) + divisor - 1)
+            case Binary(BinaryOp.MOD, x) if half_of(atom) in self.halves:
+                return self._in_halves(half_of(atom) or 0, self.at_most(x, bound))
             case Unary(UnaryOp.ABS, x):
                 return self._both(self.at_most(x, bound), self.at_least(x, -bound))
             case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
@@ -283,6 +290,8 @@ class TermSolver(Values):
                 return self.at_most(x, c * bound)
             case Binary(BinaryOp.FLOORDIV, x, y) if level_of(y) is Level.UNIFORM:
                 return self.at_least(x, expanded(self.divisor(y) * bound))
+            case Binary(BinaryOp.MOD, x) if half_of(atom) in self.halves:
+                return self._in_halves(half_of(atom) or 0, self.at_least(x, bound))
             case Unary(UnaryOp.ABS, x):
                 return either(self.at_least(x, bound), self.at_most(x, -bound))
             case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
@@ -295,6 +304,19 @@ class TermSolver(Values):
                 return self._both(self.at_least(x, bound), self.at_least(y, bound))
             case _:
                 raise NotAnIntervalError
+
+    def _in_halves(self, half: int, keys: Terms) -> Terms:
+        """``keys`` in the first and in the second ``half`` keys, which are assumed to be all."""
+        self.assumptions[2 * half - symbol("n_keys")] = None
+        middle = frozenset({integer(half)})
+        shifted = [
+            Term(
+                frozenset(low + half for low in x.lows), frozenset(high + half for high in x.highs)
+            )
+            for x in keys
+        ]
+        first = self._both(keys, [Term(highs=middle)])
+        return either(first, self._both(shifted, [Term(lows=middle)]))
 
     def _linear(self, expr: Expr) -> tuple[Expr | None, int, Sympy]:
         """``expr`` as ``factor * atom + rest``, where only the atom reads ``kv_idx``."""
@@ -356,6 +378,21 @@ _MIRRORED = {
     CompareOp.LE: CompareOp.GE,
     CompareOp.GE: CompareOp.LE,
 }
+
+
+def half_of(expr: Expr) -> int | None:
+    """After how many keys ``kv_idx % half`` or ``kv_idx // a % b`` repeats."""
+    match expr:
+        case Binary(BinaryOp.MOD, Index(IndexName.KV), Const(int(half))):
+            return half
+        case Binary(
+            BinaryOp.MOD,
+            Binary(BinaryOp.FLOORDIV, Index(IndexName.KV), Const(int(a))),
+            Const(int(b)),
+        ):
+            return a * b
+        case _:
+            return None
 
 
 def _is_choice(expr: Expr) -> bool:
