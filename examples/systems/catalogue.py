@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,3 +83,12 @@ def integers(low: int, high: int, *shape: int, seed: int) -> torch.Tensor:
 def flags(share: float, *shape: int, seed: int) -> torch.Tensor:
     """Booleans, a share of them true, the same ones at each call."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def load_systems() -> dict[str, System]:
+    """All systems, by the name of the function that builds them; imports every room."""
+    folder = Path(__file__).parent
+    for path in sorted(folder.glob("*.py")):
+        if path.stem not in (Path(__file__).stem, "not_yet"):
+            import_module(f"{__package__}.{path.stem}")
+    return SYSTEMS
