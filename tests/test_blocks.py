@@ -160,7 +160,7 @@ def dense_kinds(
     return kinds
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=max(200, 2 * settings.default.max_examples), deadline=None)
 @given(masks(), lengths, lengths, block_sizes, block_sizes)
 def test_classes_are_those_of_the_elements(
     mask: Expr, n_queries: int, n_keys: int, block_m: int, block_n: int

@@ -191,7 +191,7 @@ _UNLIKE_TERMS = Compare(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=max(600, 3 * settings.default.max_examples), deadline=None)
 @example(_UNLIKE_TERMS, (0, 0), (0, 0), (1, 1), (0, 0))
 @given(_MASKS, ends(2), ends(3), ends(_N), ends(_N))
 def test_truth_holds_at_every_point(
@@ -271,7 +271,12 @@ _CONGRUENCES = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(_OPERATORS), _CONGRUENCES, _CONGRUENCES, st.data())
+@given(
+    st.sampled_from(_OPERATORS),
+    _CONGRUENCES,
+    st.one_of(st.builds(congruence.exactly, st.integers(1, 12)), _CONGRUENCES),
+    st.data(),
+)
 def test_congruences_hold_of_results(
     op: BinaryOp, x: Congruence, y: Congruence, data: st.DataObject
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from attnc.blocks import classify
@@ -74,6 +75,18 @@ def test_traced_score_is_the_function(recipe: ScoreRecipe, shape: Shape, seed: i
             )
 
 
+# What the domains are for; `--hypothesis-show-statistics` tells how often each is drawn.
+_PATTERNS = {
+    "a quotient or remainder": r"//|%",
+    "bits": r" [&^|] \d|<<|>>|\^ kv",
+    "an axis of a grid": r"// \d+ % \d+|// \d+ - kv_idx",
+    "a nested gather": r"\w\[[^\[\]]*\w\[",
+    "a gather": r"t\d",
+    "a choice": r"where|minimum|maximum|clamp",
+    "a quotient of floats": r" / ",
+}
+
+
 @given(masks(), shapes(), st.sampled_from([(16, 16), (128, 64), (64, 128), (7, 5)]))
 def test_tiles_are_what_they_hold(recipe: MaskRecipe, shape: Shape, block: tuple[int, int]) -> None:
     """Sound and exact: EMPTY has no visible pair, FULL no hidden one, PARTIAL both."""
@@ -82,7 +95,7 @@ def test_tiles_are_what_they_hold(recipe: MaskRecipe, shape: Shape, block: tuple
     mask = simplify(trace_mask(function, slots).expr)
     dense = reference_mask(function, *_grid(shape)).numpy()
 
-    table = classify(
+    result = classify(
         mask,
         slots.tensors,
         n_batch=shape.n_batch,
@@ -91,8 +104,13 @@ def test_tiles_are_what_they_hold(recipe: MaskRecipe, shape: Shape, block: tuple
         n_keys=shape.n_keys,
         block_m=block[0],
         block_n=block[1],
-    ).table
+    )
 
+    table = result.table
+    for name, pattern in _PATTERNS.items():
+        if re.search(pattern, recipe.source):
+            event(f"draws {name}")
+    event("evaluates tiles" if result.n_evaluated else "decides by intervals")
     expected = _kinds(dense, block)
     assert np.array_equal(np.broadcast_to(table.to_dense(), expected.shape), expected)
 
