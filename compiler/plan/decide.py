@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +18,7 @@ from attnc.ir import (
     slots_of,
     walk,
 )
-from attnc.limits import limits_of
+from attnc.plan.masks import masks_by_keys, masks_by_queries
 from attnc.plan.record import Accumulation, Decision, Plan
 from attnc.plan.spec import Spec
 from attnc.plan.visits import closed_form_of, schedules_of_bounds, transposed_form
@@ -29,7 +28,6 @@ from attnc.target import CpuTarget, GpuTarget
 from attnc.tiles import Tiles, backward_tiles_for, tiles_for
 
 if TYPE_CHECKING:
-    from attnc.bounds import ClosedForm
     from attnc.derivative import Scatter
 
 
@@ -80,7 +78,9 @@ def make_plan(spec: Spec) -> Plan:
     # Rows of several heads have no diagonals in common; GPUs compute in registers.
     is_cpu = isinstance(spec.target, CpuTarget)
     scheduled = partial(schedule, diagonals=is_cpu and not joins_heads, reads_ahead=is_cpu)
-    mask_schedule, transposed_mask = _masks(spec, mask, closed_form, scheduled, decisions)
+    masks = masks_by_keys(spec, mask, closed_form, scheduled, decisions)
+    transposed_masks = masks_by_queries(spec, mask, transposed, scheduled, decisions)
+    mask_schedule = None if masks is None else masks.whole
     score_schedule = None if score is None else scheduled(score, "s")
     derivative_schedule = None if derivative is None else scheduled(derivative, "d")
     named = (
@@ -96,8 +96,8 @@ def make_plan(spec: Spec) -> Plan:
         spec=spec,
         tiles=tiles,
         key_tiles=key_tiles,
-        mask=mask_schedule,
-        transposed_mask=transposed_mask,
+        masks=masks,
+        transposed_masks=transposed_masks,
         score=score_schedule,
         derivative=derivative_schedule,
         accumulations=accumulations,
@@ -111,31 +111,6 @@ def make_plan(spec: Spec) -> Plan:
         multiplies_pairs=multiplies_pairs,
         decisions=tuple(decisions),
     )
-
-
-def _masks(
-    spec: Spec,
-    mask: Expr | None,
-    closed_form: ClosedForm | None,
-    scheduled: Callable[[Expr, str], Schedule],
-    decisions: list[Decision],
-) -> tuple[Schedule | None, Schedule | None]:
-    """Schedules of the mask in loops over keys, and in those over queries that GPUs have."""
-    if mask is None:
-        return None, None
-    if isinstance(spec.target, CpuTarget):
-        return scheduled(mask, "m"), None
-    # Closed forms are used only where no integer wraps around.
-    by_keys, by_queries = (
-        limits_of(mask, own, is_exact=closed_form is not None)
-        for own in (IndexName.KV, IndexName.Q)
-    )
-    if by_keys is not mask:
-        what = "comparisons with kv_idx are limits of a key's place in its tile"
-        why = "places are the same in every tile; limits move, but there is one per row"
-        decisions.append(Decision(what, why))
-    transposed = None if spec.gradients is None else scheduled(by_queries, "m")
-    return scheduled(by_keys, "m"), transposed
 
 
 def _tiles(spec: Spec, decisions: list[Decision]) -> tuple[Tiles, Tiles]:

@@ -13,6 +13,7 @@ from attnc.tiles import Tiles
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
+    from attnc.plan.masks import PartialMasks
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class Plan:
         spec: What is asked.
         tiles: Tile sizes and, for GPUs, warps and pipeline stages.
         key_tiles: The same where a backward kernel for GPUs goes over queries.
-        mask: Schedule of the mask, or None where no tile needs it.
-        transposed_mask: The same in a loop over queries; None where no kernel has one.
+        masks: Schedules of what PARTIAL tiles check, or None where none checks anything.
+        transposed_masks: The same in loops over queries; None where no kernel has one.
         score: Schedule of the score_mod, or None where the score stays as it is.
         derivative: Schedule of the score_mod's derivative, or None where it is 1 or not needed.
         accumulations: Of the gradients of captured tensors.
@@ -76,8 +77,8 @@ class Plan:
     spec: Spec
     tiles: Tiles
     key_tiles: Tiles
-    mask: Schedule | None
-    transposed_mask: Schedule | None
+    masks: PartialMasks | None
+    transposed_masks: PartialMasks | None
     score: Schedule | None
     derivative: Schedule | None
     accumulations: tuple[Accumulation, ...]
@@ -90,6 +91,11 @@ class Plan:
     joins_heads: bool
     multiplies_pairs: bool
     decisions: tuple[Decision, ...]
+
+    @property
+    def mask(self) -> Schedule | None:
+        """Schedule of the whole mask, or None where no tile needs it."""
+        return None if self.masks is None else self.masks.whole
 
     @property
     def parts(self) -> tuple[Schedule | None, ...]:

@@ -20,6 +20,7 @@ from attnc.render.triton_parts import (
     context,
     environment,
     hoisted_lines,
+    mask_texts,
     tile_text,
     tolerant_of,
     visit_keys,
@@ -53,9 +54,10 @@ def render(plan: Plan) -> str:
     score_schedule, scales_score = _score_schedule(plan)
     if score_schedule is not None:
         writer.tolerant = tolerant_of([score_schedule], plan.mask)
-    parts = [part for part in (plan.mask, score_schedule) if part is not None]
+    masks = [] if plan.masks is None else list(plan.masks.schedules.values())
+    parts = [*masks, *([] if score_schedule is None else [score_schedule])]
     hoisted = hoisted_lines(writer, parts, _OUTER)
-    mask_lines, mask = tile_text(writer, plan.mask, "mask", _INNER)
+    masks_text = mask_texts(writer, plan.masks, _INNER)
     score_lines, score = tile_text(writer, score_schedule, "score", _INNER)
     source = (
         environment()
@@ -67,8 +69,7 @@ def render(plan: Plan) -> str:
             visit=visit_keys(plan),
             context=context(plan, parts, _INNER, IndexName.KV),
             hoisted_lines=hoisted,
-            mask_lines=mask_lines,
-            mask=mask,
+            masks=masks_text,
             score_lines=score_lines,
             score=score,
             scales_score=scales_score,
@@ -113,10 +114,12 @@ def _bound_lines(plan: Plan) -> list[str]:
     """Statements that widen the constants in the closed form, which may be near 2**31."""
     if plan.closed_form is None:
         return []
+    ends = () if plan.masks is None else (plan.masks.low_stop, plan.masks.high_start)
+    ends = tuple(end for end in ends if end is not None)
     read = {
         str(symbol)
         for run in plan.closed_form.runs
-        for end in (run.start, run.full_start, run.full_stop, run.stop)
+        for end in (run.start, run.full_start, run.full_stop, run.stop, *ends)
         for symbol in end.free_symbols
     }
     names = (f"p{number}" for number in range(len(plan.spec.params)))

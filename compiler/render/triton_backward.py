@@ -7,16 +7,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from attnc.ir import Const, Expr, IndexName, Level, Ref, reads_score, replaced
-from attnc.plan import Accumulation, Plan
+from attnc.plan import Accumulation, PartialMasks, Plan
 from attnc.render.names import DELTA, KEYS, QUERIES, elements
 from attnc.render.rounding import scaled_inside
 from attnc.render.triton_expressions import TritonWriter, outer_row
 from attnc.render.triton_parts import (
+    MaskText,
     Visit,
     common_variables,
     context,
     environment,
     hoisted_lines,
+    mask_texts,
     tile_text,
     tolerant_of,
     visit_keys,
@@ -25,6 +27,7 @@ from attnc.render.triton_parts import (
 from attnc.scatter import Reduction
 from attnc.schedule import Schedule, schedule
 
+_ENDS = ("start", "full_start", "full_stop", "stop", "low_stop", "high_start")  # of a run
 _PARAM = re.compile(r"\bp(\d+)\b")
 
 
@@ -32,7 +35,7 @@ _PARAM = re.compile(r"\bp(\d+)\b")
 class _Scores:
     """What is computed of a score: over q . k and the scale, or over the scaled score."""
 
-    mask: Schedule | None
+    masks: PartialMasks | None
     score: Schedule | None
     derivative: Schedule | None
     accumulations: tuple[Accumulation, ...]
@@ -67,8 +70,7 @@ class _Kernel:
     bound_lines: list[str]
     context: list[str]
     hoisted_lines: list[str]
-    mask_lines: list[str]
-    mask: str
+    masks: list[MaskText]
     score_lines: list[str]
     score: str
     derivative_lines: list[str]
@@ -96,7 +98,7 @@ def render_backward(plan: Plan) -> str:
     by_queries, by_keys = [], []
     for function in visits_of_gradients(plan):
         if function == KEYS:
-            transposed = replace(scores, mask=plan.transposed_mask)
+            transposed = replace(scores, masks=plan.transposed_masks)
             by_keys.append(_kernel(plan, transposed, function, writers[1]))
         else:
             by_queries.append(_kernel(plan, scores, function, writers[0]))
@@ -191,7 +193,8 @@ def _kernel(plan: Plan, scores: _Scores, function: str, writer: TritonWriter) ->
     read = [*sums.values()] if element is None else [scores.accumulations[element]]
     factors = [a.factor for a in read]
     places = [i for a in read if a.reduction is Reduction.ELEMENT for i in a.indices]
-    possible = (scores.mask, scores.score, derivative, *factors, *places)
+    masks = [] if scores.masks is None else list(scores.masks.schedules.values())
+    possible = (*masks, scores.score, derivative, *factors, *places)
     parts = [part for part in possible if part is not None]
 
     bounds = plan.transposed_bounds if is_by_keys else plan.bounds
@@ -201,9 +204,9 @@ def _kernel(plan: Plan, scores: _Scores, function: str, writer: TritonWriter) ->
         text = writer.expression(part.result, name, Level.UNIFORM, bound_lines)
         bound_lines.append(f"{name} = tl.cast({text}, tl.int64)")
     smooth = [part for part in (scores.score, derivative, *factors) if part is not None]
-    writer.tolerant = tolerant_of(smooth, scores.mask)
+    writer.tolerant = tolerant_of(smooth, plan.mask)
     hoisted = hoisted_lines(writer, parts, (Level.UNIFORM, owned))
-    mask_lines, mask = tile_text(writer, scores.mask, "mask", levels)
+    masks_text = mask_texts(writer, scores.masks, levels)
     score_lines, score = tile_text(writer, scores.score, "score", levels)
     derivative_lines, derivative_text = tile_text(writer, derivative, "derivative", levels)
     names = context(plan, parts, levels, IndexName.Q if is_by_keys else IndexName.KV)
@@ -225,8 +228,7 @@ def _kernel(plan: Plan, scores: _Scores, function: str, writer: TritonWriter) ->
         bound_lines=bound_lines,
         context=list(dict.fromkeys(names)),
         hoisted_lines=hoisted,
-        mask_lines=mask_lines,
-        mask=mask,
+        masks=masks_text,
         score_lines=score_lines,
         score=score,
         derivative_lines=derivative_lines,
@@ -275,9 +277,8 @@ def _element_names(plan: Plan, accumulation: Accumulation) -> list[str]:
 
 def _visit(visit: Visit) -> Visit:
     """``visit`` with constants in 64 bits: sums of them may pass 32, as windows of 2**31 - 1 do."""
-    ends = ("start", "full_start", "full_stop", "stop")
     runs = tuple(
-        run | {end: _PARAM.sub(r"wide_p\1", run[end]) for end in ends} for run in visit.runs
+        run | {end: _PARAM.sub(r"wide_p\1", run[end]) for end in _ENDS} for run in visit.runs
     )
     return replace(visit, runs=runs)
 
@@ -286,13 +287,13 @@ def _wide_param_lines(plan: Plan) -> list[str]:
     numbers: set[int] = set()
     for visit in (visit_keys(plan), visit_queries(plan)):
         for run in visit.runs:
-            text = " ".join(run[end] for end in ("start", "full_start", "full_stop", "stop"))
+            text = " ".join(run[end] for end in _ENDS)
             numbers |= {int(number) for number in _PARAM.findall(text)}
     return [f"wide_p{number} = tl.cast(p{number}, tl.int64)" for number in sorted(numbers)]
 
 
 def _scores(plan: Plan) -> _Scores:
-    scaled = _Scores(plan.mask, plan.score, plan.derivative, plan.accumulations, True)
+    scaled = _Scores(plan.masks, plan.score, plan.derivative, plan.accumulations, True)
     if plan.score is None:
         return replace(scaled, is_scaled=False)
     if not plan.qk_is_live:
@@ -313,7 +314,7 @@ def _scores(plan: Plan) -> _Scores:
     derivative = None if plan.derivative is None else inside.rewritten(plan.derivative, "d")
     if not inside.is_possible:
         return scaled
-    return _Scores(plan.mask, score, derivative, accumulations, False)
+    return _Scores(plan.masks, score, derivative, accumulations, False)
 
 
 class _Inside:

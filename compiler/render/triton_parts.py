@@ -13,7 +13,7 @@ from attnc.bounds import BlockRun, ClosedForm, print_bound
 from attnc.bounds.algebra import substituted
 from attnc.bounds.term import symbol
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, walk
-from attnc.plan import Plan
+from attnc.plan import PartialMasks, Plan
 from attnc.render.rounding import SCALE, tolerant_nodes
 from attnc.render.triton_expressions import TritonWriter
 from attnc.render.triton_names import type_name
@@ -31,6 +31,7 @@ class Loop:
     kind: LoopKind
     start: str
     stop: str
+    checks: str = "ALL"  # of PARTIAL tiles: a name of PartialMasks.schedules
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def visit_keys(plan: Plan) -> Visit:
         block="kv_block",
         n_blocks="n_kv_blocks",
         outer="q_block",
-        runs=tuple(_runs(plan, plan.closed_form, {})),
+        runs=tuple(_runs(plan.masks, plan.closed_form, {})),
         exchanges=() if plan.closed_form is None else plan.closed_form.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
@@ -124,7 +125,7 @@ def visit_queries(plan: Plan) -> Visit:
         block="q_block",
         n_blocks="n_q_blocks",
         outer="kv_block",
-        runs=tuple(_runs(plan, plan.transposed, exchanged)),
+        runs=tuple(_runs(plan.transposed_masks, plan.transposed, exchanged)),
         exchanges=() if plan.transposed is None else plan.transposed.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
@@ -132,12 +133,17 @@ def visit_queries(plan: Plan) -> Visit:
 
 
 def _runs(
-    plan: Plan, closed_form: ClosedForm | None, renamed: Mapping[Any, Any]
+    masks: PartialMasks | None, closed_form: ClosedForm | None, renamed: Mapping[Any, Any]
 ) -> Iterator[dict[str, Any]]:
     if closed_form is None:
         return
     cursor = "0"
     for number, run in enumerate(closed_form.runs):
+        has_parts = masks is not None and masks.has_parts and run is closed_form.runs[-1]
+        if masks is not None and has_parts:
+            parts = list(_loops_of_parts(masks, number))
+        else:
+            parts = list(_loops_of_run(masks, number, run, not closed_form.is_ordered))
         yield {
             "number": number,
             "start": print_bound(substituted(run.start, renamed), "triton"),
@@ -145,13 +151,37 @@ def _runs(
             "full_stop": print_bound(substituted(run.full_stop, renamed), "triton"),
             "stop": print_bound(substituted(run.stop, renamed), "triton"),
             "cursor": cursor,
-            "parts": list(_loops_of_run(plan, number, run, not closed_form.is_ordered)),
+            "parts": parts,
+            "has_parts": has_parts,
+            "low_stop": _end(masks.low_stop if masks else None, renamed, f"start{number}"),
+            "high_start": _end(masks.high_start if masks else None, renamed, f"stop{number}"),
         }
         cursor = f"stop{number}"  # clamped, a run never stops before it starts
 
 
+def _end(bound: Any, renamed: Mapping[Any, Any], without: str) -> str:
+    return without if bound is None else print_bound(substituted(bound, renamed), "triton")
+
+
+def _loops_of_parts(masks: PartialMasks, number: int) -> Iterator[Loop]:
+    """Loops of a run of which parts check less than the whole mask."""
+    start, stop = f"start{number}", f"stop{number}"
+    low_stop, both_stop, middle_stop = (f"{x}_stop{number}" for x in ("low", "both", "middle"))
+    if masks.middle is None:
+        yield Loop("PARTIAL", start, low_stop, "LOW")
+        yield Loop("PARTIAL", low_stop, both_stop)
+        yield Loop("FULL", both_stop, middle_stop)
+        yield Loop("PARTIAL", middle_stop, stop, "HIGH")
+        return
+    if masks.low_stop is not None:
+        yield Loop("PARTIAL", start, both_stop)
+    yield Loop("PARTIAL", both_stop, middle_stop, "MIDDLE")
+    if masks.high_start is not None:
+        yield Loop("PARTIAL", middle_stop, stop)
+
+
 def _loops_of_run(
-    plan: Plan, number: int, run: BlockRun, may_be_another: bool
+    masks: PartialMasks | None, number: int, run: BlockRun, may_be_another: bool
 ) -> Iterator[Loop]:
     """Loops of one run; one that is empty whatever the lengths are is left out.
 
@@ -159,7 +189,7 @@ def _loops_of_run(
     """
     start, full_start = f"start{number}", f"full_start{number}"
     full_stop, stop = f"full_stop{number}", f"stop{number}"
-    if not plan.has_partial_tiles:
+    if masks is None:
         yield Loop("FULL", start, stop)
         return
     if may_be_another or run.full_start != run.start:
@@ -193,6 +223,26 @@ def tile_text(
         return [], ""
     lines = writer.assignments([let for level in levels for let in part.at(level)])
     return lines, writer.expression(part.result, name, Level.ELEMENT, lines)
+
+
+@dataclass(frozen=True)
+class MaskText:
+    """What a PARTIAL tile checks, if its loop asks for it by ``name``; ``mask``: the result."""
+
+    name: str
+    lines: list[str]
+    mask: str
+
+
+def mask_texts(
+    writer: TritonWriter, masks: PartialMasks | None, levels: Sequence[Level]
+) -> list[MaskText]:
+    """Texts of all that PARTIAL tiles check, the whole mask last; none without a mask."""
+    found = []
+    for name, part in (masks.schedules if masks else {}).items():
+        lines, text = tile_text(writer, part, f"{name.lower()}_mask", levels)
+        found.append(MaskText(name, lines, text))
+    return found
 
 
 def context(
