@@ -9,7 +9,7 @@ from pathlib import Path
 import attnc
 from attnc import codegen_templates
 
-_GENERATING = ("", "bounds", "derivative", "intervals", "ir", "render", "simplify")
+_GENERATING = ("", "bounds", "derivative", "intervals", "ir", "plan", "render", "simplify")
 
 
 @functools.cache
