@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from benchmarks.cases import CASES, Mod, Problem
 
 N_BUCKETS = 32  # of T5, for keys before the query
 _NEAR = N_BUCKETS // 2  # distances with a bucket of their own
+_N_DISTANCES, _N_EDGES = 40, 20  # rows of Graphormer's tables, which are one here
 _FAR = 128  # from this distance on all are in the last bucket
 
 
@@ -20,14 +22,15 @@ _FAR = 128  # from this distance on all are in the last bucket
 class Bias:
     """A learned addition to the scores.
 
-    ``initial(heads)`` is a float32 tensor whose last dimension is heads. ``score`` makes a score_mod
-    of it. ``dense(length)`` gives a function from it to the bias of all pairs, (heads, length,
-    length), which has made before what does not depend on it.
+    ``initial(heads, length)`` is a float32 tensor whose dimension ``heads_at`` is heads.
+    ``score(tensor, length)`` makes a score_mod of it. ``dense(length)`` gives a function from it to
+    the bias of all pairs, (heads, length, length), which has made before what does not depend on it.
     """
 
-    initial: Callable[[int], torch.Tensor]
-    score: Callable[[torch.Tensor], Mod]
+    initial: Callable[[int, int], torch.Tensor]
+    score: Callable[[torch.Tensor, int], Mod]
     dense: Callable[[int], Callable[[torch.Tensor], torch.Tensor]]
+    heads_at: int = -1
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TrainingCase:
     bias: Bias | None = None
 
 
-def _alibi(slopes: torch.Tensor) -> Mod:
+def _alibi(slopes: torch.Tensor, _: int) -> Mod:
     return lambda score, b, h, q_idx, kv_idx: score - slopes[h] * (q_idx - kv_idx)
 
 
@@ -53,7 +56,7 @@ def bucket(distance: Any) -> Any:
     return torch.where(distance < _NEAR, distance, torch.clamp(far, max=N_BUCKETS - 1))
 
 
-def _t5(table: torch.Tensor) -> Mod:
+def _t5(table: torch.Tensor, _: int) -> Mod:
     return lambda score, b, h, q_idx, kv_idx: (
         score + table[bucket(torch.clamp(q_idx - kv_idx, min=0)), h]
     )
@@ -63,7 +66,7 @@ def _dense_t5(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return _looked_up(bucket(_distance(length).clamp(min=0)))
 
 
-def _by_distance(table: torch.Tensor) -> Mod:
+def _by_distance(table: torch.Tensor, _: int) -> Mod:
     return lambda score, b, h, q_idx, kv_idx: (
         score + table[torch.clamp(q_idx - kv_idx, 0, _FAR - 1), h]
     )
@@ -71,6 +74,31 @@ def _by_distance(table: torch.Tensor) -> Mod:
 
 def _dense_by_distance(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return _looked_up(_distance(length).clamp(0, _FAR - 1))
+
+
+def _pairs(table: torch.Tensor, _: int) -> Mod:
+    return lambda score, b, h, q_idx, kv_idx: score + table[h, q_idx, kv_idx]
+
+
+@functools.lru_cache(maxsize=1)
+def _graph(length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of Graphormer's table for each pair of nodes: of their distance, and of an edge."""
+    generator = torch.Generator().manual_seed(5)
+    distances = torch.randint(0, _N_DISTANCES, (length, length), generator=generator)
+    edges = torch.randint(0, _N_EDGES, (length, length), generator=generator)
+    return distances.int(), (_N_DISTANCES + edges).int()
+
+
+def _graphormer(table: torch.Tensor, length: int) -> Mod:
+    distances, edges = _graph(length)
+    return lambda score, b, h, q_idx, kv_idx: (
+        score + table[distances[q_idx, kv_idx], h] + table[edges[q_idx, kv_idx], h]
+    )
+
+
+def _dense_graphormer(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    by_distance, by_edge = (_looked_up(rows) for rows in _graph(length))
+    return lambda table: by_distance(table) + by_edge(table)
 
 
 def _looked_up(rows: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -83,9 +111,18 @@ def _distance(length: int) -> torch.Tensor:
     return places[:, None] - places
 
 
-_ALIBI = Bias(lambda heads: 2.0 ** -(torch.arange(heads) + 1.0), _alibi, _dense_alibi)
-_DISTANCE = Bias(lambda heads: _normal(_FAR, heads), _by_distance, _dense_by_distance)
-_T5 = Bias(lambda heads: _normal(N_BUCKETS, heads), _t5, _dense_t5)
+_ALIBI = Bias(lambda heads, _: 2.0 ** -(torch.arange(heads) + 1.0), _alibi, _dense_alibi)
+_DISTANCE = Bias(lambda heads, _: _normal(_FAR, heads), _by_distance, _dense_by_distance)
+_T5 = Bias(lambda heads, _: _normal(N_BUCKETS, heads), _t5, _dense_t5)
+_PAIRS = Bias(
+    lambda heads, length: _normal(heads, length, length),
+    _pairs,
+    lambda _: lambda table: table,
+    heads_at=0,
+)
+_GRAPHORMER = Bias(
+    lambda heads, _: _normal(_N_DISTANCES + _N_EDGES, heads), _graphormer, _dense_graphormer
+)
 
 TRAINING_CASES = {
     "causal": TrainingCase("causal"),
@@ -95,6 +132,8 @@ TRAINING_CASES = {
     "ALiBi, learned, causal": TrainingCase("causal", _ALIBI),
     "distance bias, learned, causal": TrainingCase("causal", _DISTANCE),
     "T5 bias, learned, causal": TrainingCase("causal", _T5),
+    "bias of pairs, learned, causal": TrainingCase("causal", _PAIRS),
+    "Graphormer, learned, causal": TrainingCase("causal", _GRAPHORMER),
 }
 """By the name that ``Problem.case`` has here."""
 
@@ -113,7 +152,7 @@ def leaves_of(problem: Problem) -> dict[str, torch.Tensor]:
     leaves = dict(zip("qkv", problem.inputs(), strict=True))
     bias = TRAINING_CASES[problem.case].bias
     if bias is not None:
-        leaves["bias"] = bias.initial(problem.heads)
+        leaves["bias"] = bias.initial(problem.heads, problem.n_keys)
     return {name: leaf.requires_grad_() for name, leaf in leaves.items()}
 
 
@@ -131,6 +170,7 @@ class GradientOracle:
         assert problem.heads == problem.kv_heads, "a key head would sum over heads not computed"
         self.heads = sorted({0, problem.heads - 1})
         bias = TRAINING_CASES[problem.case].bias
+        self._heads_at = -1 if bias is None else bias.heads_at
         mask = mask_of(problem)
         double = {name: leaf.detach().double() for name, leaf in leaves_of(problem).items()}
         leaves = {name: leaf.requires_grad_() for name, leaf in double.items()}
@@ -140,7 +180,7 @@ class GradientOracle:
 
         score = q @ k.transpose(2, 3) / problem.head_dim**0.5
         if bias is not None:
-            score = bias.score(leaves["bias"])(score, 0, h, q_idx, kv_idx)
+            score = bias.score(leaves["bias"], problem.n_keys)(score, 0, h, q_idx, kv_idx)
         if mask is not None:
             score = score.masked_fill(~mask(0, h, q_idx, kv_idx), -torch.inf)
         out = score.softmax(3) @ v
@@ -159,7 +199,8 @@ class GradientOracle:
         }
 
     def _sampled(self, name: str, gradient: torch.Tensor) -> torch.Tensor:
-        return gradient[..., self.heads] if name == "bias" else gradient[:, self.heads]
+        heads_at = self._heads_at if name == "bias" else 1
+        return gradient.index_select(heads_at, torch.tensor(self.heads))
 
 
 def _relative(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -54,7 +54,7 @@ def by_attnc(problem: Problem) -> Trained:
     """As its users call it; what the mask needs is part of the time."""
     leaves = leaves_of(problem)
     bias, mask = TRAINING_CASES[problem.case].bias, mask_of(problem)
-    score = None if bias is None else bias.score(leaves["bias"])
+    score = None if bias is None else bias.score(leaves["bias"], problem.n_keys)
     q, k, v = (leaves[name] for name in "qkv")
 
     def forward() -> torch.Tensor:
