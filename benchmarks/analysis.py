@@ -70,7 +70,7 @@ def systems_table(rows: Sequence[dict[str, Any]]) -> str:
         return [row["mask"], kind, size, *counts, closed, f"{row['ms']:.1f}"]
 
     lines = [
-        f"{counts['masks']} {name} masks: {counts['nothing_evaluated']} without an evaluated tile, "
+        f"{counts['masks']} masks ({name}): {counts['nothing_evaluated']} without an evaluated tile, "
         f"{counts['closed_form']} in closed form."
         for name, counts in summary(rows).items()
     ]

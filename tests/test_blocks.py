@@ -235,6 +235,23 @@ def test_common_masks_need_no_elements_and_little_memory(mask: Expr) -> None:
     assert peak < result.table.n_tiles / 2
 
 
+def test_a_million_tokens_of_documents_take_little_memory() -> None:
+    """Causal attention in a thousand documents: 50 MB at most, no tile evaluated."""
+    length = 1 << 20
+    generator = torch.Generator().manual_seed(3)
+    documents = torch.sort(torch.randint(0, 1000, (length,), generator=generator))[0].int()
+    mask = both(CAUSAL, compare("==", Gather(0, (Q_IDX,), I32), Gather(0, (KV_IDX,), I32)))
+    sizes = {"n_batch": 8, "n_heads": 32, "n_queries": length, "n_keys": length}
+    tracemalloc.start()
+
+    result = classify(mask, (documents,), **sizes, block_m=128, block_n=128)
+
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.n_evaluated == 0
+    assert peak < 50e6
+
+
 @pytest.mark.parametrize("block", [(128, 128), (64, 48)])
 def test_published_static_masks_are_decided_without_elements(block: tuple[int, int]) -> None:
     """At the lengths they run at, no tile of at least nine in ten is evaluated by element."""
