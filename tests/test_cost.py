@@ -16,7 +16,8 @@ import attnc
 from attnc.analysis import analyze
 from attnc.cost import Problem, cost_of, rates, rates_of
 from attnc.cost.calibrate import _non_negative_fit
-from attnc.cost.work import Sizes, pairs_of, work_of
+from attnc.cost.pairs import pairs_of
+from attnc.cost.work import Sizes, work_of
 from attnc.errors import AnalysisArgumentError
 from attnc.plan import make_plan
 from attnc.program import build_program
@@ -295,7 +296,10 @@ def test_heads_that_share_keys_are_counted() -> None:
 
     assert works[0].packed == 4 * works[1].packed
     assert works[0].products == works[1].products
-    assert Sizes(1, 8, 2, 256, 256, 64, 64, 4).moved(backward=False) == 4 * 64 * 256 * (16 + 4)
+    sizes = Sizes(1, 8, 2, 256, 256, 64, 64, 4)
+    assert sizes.moved(backward=False) == 4 * 64 * 256 * (8 + 4)
+    assert sizes.written(backward=False) == 4 * 64 * 256 * 8
+    assert sizes.written(backward=True) == 4 * 64 * 256 * (8 + 4)
 
 
 def test_a_block_mask_is_costed_as_it_lists() -> None:

@@ -12,9 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attnc.cost.pairs import pairs_of
 from attnc.cost.rates import Rates, rates_of
-from attnc.cost.work import Pairs, Sizes, Work, work_of
-from attnc.ir import DType
+from attnc.cost.work import Sizes, Work, work_of
+from attnc.ir import TRUE, DType
 from attnc.mods import Mod
 from attnc.plan import Plan, Spec, Wanted, make_plan
 from attnc.program import Program, build_program
@@ -27,6 +28,7 @@ Floats = NDArray[np.float64]
 _N_RUNS = 12
 _N_QUERIES, _N_KEYS = 256, 1536  # of a probe: several tiles of queries, over keys that fill a cache
 _READ_BYTES = 64 << 20  # far more than a cache next to the processor holds
+_WRITTEN_BYTES = 16 << 20  # so many are new pages each time
 
 
 def _parity(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -38,6 +40,10 @@ def _long_parity(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     for n in range(3, 35, 2):
         x = (x ^ kv_idx * n) + q_idx * n
     return (x & 1) == 0
+
+
+def _banded(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return ((q_idx - kv_idx) & 63) < 4
 
 
 def _shifted(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
@@ -77,18 +83,19 @@ _COMMON = (
 # Masks and scores cost the same per pair in both passes: they are timed in the forward one.
 _FORWARD_ONLY = (
     _Probe(_parity, None, 64, _N_QUERIES, _N_KEYS),
+    _Probe(_banded, None, 64, _N_QUERIES, _N_KEYS),
     _Probe(_long_parity, None, 64, _N_QUERIES, _N_KEYS),
     _Probe(None, _saturated, 64, _N_QUERIES, _N_KEYS),
     _Probe(None, _captured, 64, _N_QUERIES, _N_KEYS),
 )
-_FROM_FORWARD = ("masked", "cheap", "special", "single")
+_FROM_FORWARD = ("edges", "masked", "cheap", "special", "single")
 
 
 def measured_rates(isa: CpuIsa, dtype: str, backward: bool) -> Rates:
     """Rates of kernels that use ``isa``, on one thread.
 
     Times are those that the processor spent on this thread, so that other programs count little,
-    and the least of several. Compiles 7 kernels as one unit, 3 for the backward pass.
+    and the least of several. Compiles 8 kernels as one unit, 3 for the backward pass.
     """
     probes = _COMMON if backward else _COMMON + _FORWARD_ONLY
     n_threads = torch.get_num_threads()
@@ -97,9 +104,10 @@ def measured_rates(isa: CpuIsa, dtype: str, backward: bool) -> Rates:
         calls, amounts = _prepared(probes, isa, dtype, backward)
         *times, dispatch = _least_times([*calls, _dispatcher()])
         (reading,) = _least_times([_reader()])
+        (writing,) = _least_times([_writer()])
     finally:
         torch.set_num_threads(n_threads)
-    known = Work(moved=reading / _READ_BYTES)
+    known = Work(moved=reading / _READ_BYTES, written=writing / _WRITTEN_BYTES)
     if backward:
         forward = rates_of(isa, dtype, backward=False).seconds._asdict()
         known = known._replace(**{name: forward[name] for name in _FROM_FORWARD})
@@ -128,7 +136,7 @@ def _prepared(
         plan = make_plan(spec)
         table = _whole_table(probe, plan)
         calls.append(_runner(probe, program, plan, kernels[spec], table, backward))
-        amounts.append(_amounts(probe, plan, table, backward))
+        amounts.append(_amounts(probe, program, plan, table, backward))
     return calls, amounts
 
 
@@ -161,13 +169,13 @@ def _whole_table(probe: _Probe, plan: Plan) -> RunTable:
     )
 
 
-def _amounts(probe: _Probe, plan: Plan, table: RunTable, backward: bool) -> Work:
-    n_pairs = float(probe.n_queries * probe.n_keys)
-    has_mask = probe.mask is not None
-    # Every tile's columns are seen by each group of rows.
-    pairs = Pairs(0.0, n_pairs, n_pairs, n_pairs) if has_mask else Pairs(n_pairs, 0.0, 0.0, 0.0)
+def _amounts(probe: _Probe, program: Program, plan: Plan, table: RunTable, backward: bool) -> Work:
+    mask = TRUE if program.mask is None else program.mask
+    pairs = pairs_of(table, mask, program.tensors, plan, 1)
     sizes = Sizes(1, 1, 1, probe.n_queries, probe.n_keys, probe.width, probe.width, 4)
-    return work_of(plan, table, pairs, sizes, backward=backward)._replace(moved=0.0)
+    # What a probe reads and writes is in the caches.
+    work = work_of(plan, table, pairs, sizes, backward=backward)
+    return work._replace(moved=0.0, written=0.0)
 
 
 def _runner(
@@ -198,6 +206,10 @@ def _runner(
 
 def _reader() -> Callable[[], object]:
     return torch.ones(_READ_BYTES // 4).sum
+
+
+def _writer() -> Callable[[], object]:
+    return lambda: torch.ones(_WRITTEN_BYTES // 4)
 
 
 def _dispatcher() -> Callable[[], object]:

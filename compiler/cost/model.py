@@ -10,8 +10,9 @@ import torch
 
 from attnc.analysis.counts import n_pairs_by_kind
 from attnc.blocks import classify
+from attnc.cost.pairs import Pairs, pairs_of
 from attnc.cost.record import Cost
-from attnc.cost.work import Pairs, Sizes, pairs_of, work_of
+from attnc.cost.work import Sizes, work_of
 from attnc.ir import TRUE
 from attnc.plan import Plan, Spec, Wanted, make_plan
 from attnc.program import Program
@@ -105,7 +106,7 @@ def cost_of(problem: Problem) -> Cost:
         seconds = _cpu_seconds(problem, plan, table, pairs)
         dense = _whole(table)
         dense_plan = make_plan(problem.spec(mask=None, from_table=True, block_multiple=(0, 0)))
-        dense_seconds = _cpu_seconds(problem, dense_plan, dense, Pairs(n_pairs, 0.0, 0.0, 0.0))
+        dense_seconds = _cpu_seconds(problem, dense_plan, dense, Pairs(n_pairs, 0.0, 0.0, 0.0, 0.0))
     else:
         seconds = _roofline(problem, problem.target, visited * per_pair)
         dense_seconds = _roofline(problem, problem.target, n_pairs * per_pair)
@@ -214,8 +215,8 @@ def _cpu_seconds(problem: Problem, plan: Plan, table: RunTable, pairs: Pairs) ->
     if rates is None:
         return None
     work = work_of(plan, table, pairs, problem.sizes, backward=problem.backward)
-    if work.moved <= _CACHED_BYTES:
-        work = work._replace(moved=0.0)
+    if work.moved + work.written <= _CACHED_BYTES:
+        work = work._replace(moved=0.0, written=0.0)
     n_items = problem.n_batch * problem.n_heads * table.n_q_blocks
     return rates.time(work, max(min(problem.n_threads, n_items), 1))
 
@@ -224,5 +225,6 @@ def _roofline(problem: Problem, target: GpuTarget, flops: float) -> float | None
     peaks = target.peaks
     if peaks is None:
         return None
-    moved = problem.sizes.moved(backward=problem.backward)
-    return max(flops / peaks.flops[problem.dtype], moved / peaks.bytes_per_second)
+    sizes, backward = problem.sizes, problem.backward
+    n_bytes = sizes.moved(backward=backward) + sizes.written(backward=backward)
+    return max(flops / peaks.flops[problem.dtype], n_bytes / peaks.bytes_per_second)
