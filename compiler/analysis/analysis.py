@@ -261,7 +261,7 @@ def analyze(
     locations: Mapping[Expr, Location] = {}
     names: Mapping[int, str] = {}
     given = None
-    mod = mask_mod
+    mod: Any = mask_mod
     if not isinstance(mask_mod, Expr) and not callable(mask_mod):
         given = given_by(mask_mod, (n_batch, n_heads, Q_LEN, KV_LEN), blocks)
         if given is not None:
