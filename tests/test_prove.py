@@ -423,6 +423,14 @@ def test_all_that_the_budget_did_not_reach_is_counted_as_open() -> None:
         proof = prove.causal(noisy, Q_LEN=700, budget=budget)
         n_open = int(proof.detail.split()[0].replace(",", ""))
         assert 700 * 699 // 2 - budget <= n_open <= 700 * 700
+    angles = 9 * torch.rand(40_000, generator=generator)
+    many = prove.causal(
+        lambda b, h, q, kv: torch.sin(angles[b]) ** 2 + torch.cos(angles[b]) ** 2 > 1.5,
+        B=40_000,
+        Q_LEN=2,
+        budget=0,
+    )
+    assert many.detail.startswith("160,000 of 160,000 pairs are open")
 
 
 def test_the_weakest_of_several_reads_is_the_answer() -> None:
