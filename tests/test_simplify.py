@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -292,16 +293,21 @@ def test_equal_masks_become_one_object() -> None:
     assert simplify(spelled) is _bin("&", _CAUSAL, _cmp("<", KV_IDX, _int(99)))
 
 
-def test_deep_expressions_take_linear_time() -> None:
-    """10,000 levels of negation and conjunction: no recursion, no blow-up."""
+@pytest.mark.parametrize(
+    "join",
+    [lambda x, y: _not(_bin("&", x, y)), lambda x, y: _bin("&", x, y)],
+    ids=["negated", "joined"],
+)
+def test_deep_expressions_take_linear_time(join: Callable[[Expr, Expr], Expr]) -> None:
+    """5,000 levels of conjunction, negated or not: no recursion, no blow-up."""
     expr: Expr = C
     for number in range(5_000):
-        expr = _not(_bin("&", expr, _cmp("<", X, _int(number))))
-    start = time.perf_counter()
+        expr = join(expr, _cmp("<", X, _int(number)))
+    start = time.process_time()
 
     result = simplify(expr)
 
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert sum(1 for _ in walk(result)) < 40_000
 
 

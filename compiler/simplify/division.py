@@ -5,7 +5,6 @@ They undo what a change of token order puts into a mask: the row of ``y * width 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeGuard
 from weakref import WeakKeyDictionary
@@ -32,6 +31,7 @@ Range = tuple[int, int]
 
 _ranges: WeakKeyDictionary[Expr, Range] = WeakKeyDictionary()
 _LARGEST = {DType.INT32: 2**31 - 1, DType.INT64: 2**63 - 1}
+_MANY = 16  # conditions
 
 
 def range_of(expr: Expr) -> Range:
@@ -209,21 +209,28 @@ def range_law(op: CompareOp, x: Expr, y: Expr) -> Expr | None:
 
 
 def quotient_and_remainder_law(x: Expr, y: Expr) -> Expr | None:
-    """Two conditions that say together that numbers are equal, of the operands of ``&``."""
-    for ours in conjuncts(x):
-        for others in conjuncts(y):
+    """Two conditions that say together that numbers are equal, of the operands of ``&``.
+
+    Of a few conditions only: each operand of a long chain of ``&`` is asked anew.
+    """
+    left, right = _conditions(x), _conditions(y)
+    if left is None or right is None:
+        return None
+    for ours in left:
+        for others in right:
             joined = _same_number(ours, others) or _same_number(others, ours)
             if joined is None:
                 continue
-            for rest in (*conjuncts(x), *conjuncts(y)):
+            for rest in (*left, *right):
                 if rest is not ours and rest is not others:
                     joined = Binary(BinaryOp.AND, joined, rest)
             return joined
     return None
 
 
-def conjuncts(expr: Expr) -> Iterator[Expr]:
-    """The conditions that ``&`` joins."""
+def _conditions(expr: Expr) -> list[Expr] | None:
+    """What ``&`` joins, or None if that is much."""
+    found: list[Expr] = []
     stack = [expr]
     while stack:
         node = stack.pop()
@@ -231,7 +238,10 @@ def conjuncts(expr: Expr) -> Iterator[Expr]:
             case Binary(BinaryOp.AND, x, y) if node.dtype is DType.BOOL:
                 stack += [y, x]
             case _:
-                yield node
+                found.append(node)
+        if len(found) + len(stack) > _MANY:
+            return None
+    return found
 
 
 def _same_number(quotients: Expr, remainders: Expr) -> Expr | None:
