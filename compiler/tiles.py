@@ -46,6 +46,10 @@ def _largest_divisor(block: int, at_most: int) -> int:
     return size
 
 
+_ONE_BY_ONE = "products of full precision run without tensor cores, one by one"
+_ROWS = "without tensor cores a thread keeps whole rows of its operands in registers: few of them"
+
+
 def tiles_for(
     target: Target, dtype: str, head_dim: int, value_dim: int, short_queries: bool
 ) -> Tiles:
@@ -107,9 +111,10 @@ def _gpu_tiles(
     # AMD keeps the operands of a pipeline in registers, and has 64 KiB of shared memory.
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
+        if target.backend == "cuda" and dtype == "float32":
+            return Tiles(32 if width <= 64 and not short_queries else 16, 32, 8, 2, _ROWS)
         block_n = 32 if width <= 64 and dtype == "float32" else 16
-        reason = "products of full precision run without tensor cores, one by one"
-        return Tiles(block_m, block_n, 4, n_stages, reason)
+        return Tiles(block_m, block_n, 4, n_stages, _ONE_BY_ONE)
     if short_queries:
         return Tiles(16, 64 if width <= 128 else 32, 4, n_stages, "at most 16 queries")
     if width <= 64:
@@ -148,10 +153,15 @@ def _backward_tiles(
         return tiles, tiles
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
-        reason = "products of full precision run without tensor cores, one by one"
-        block_m, block_n = 16 if short_queries else 32, 32 if dtype == "float32" else 16
-        tiles = Tiles(block_m, block_n, 4, n_stages, reason)
+        block_n = 32 if dtype == "float32" else 16
+        if target.backend == "cuda":
+            return Tiles(16, 16, 8, 2, _ROWS), Tiles(16, block_n, 8, 1, _ROWS)
+        tiles = Tiles(16 if short_queries else 32, block_n, 4, n_stages, _ONE_BY_ONE)
         return tiles, tiles
+    if width > 128 and target.backend == "cuda":
+        reason = "operands wider than 128: their rows stay in registers, or two accumulators"
+        block_m = 16 if short_queries else 32
+        return Tiles(16, 32, 8, 2, reason), Tiles(block_m, 32, 8, 2, reason)
     if short_queries or width > 128:
         reason = "at most 16 queries" if short_queries else "operands wider than 128"
         tiles = Tiles(16 if short_queries else 32, 32, 4, n_stages, reason)
