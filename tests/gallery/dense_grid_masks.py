@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from gallery.harness import Data, Dense, dense
 
@@ -28,3 +30,97 @@ def swin(data: Data) -> Dense:
             visible[window[:, None], window] = region[:, None] == region
             bias[:, window[:, None], window] = in_window
     return Dense(visible, lambda scores: scores + bias)
+
+
+@dense
+def audio_mae(data: Data) -> Dense:
+    """Cut at the shifted borders, in pieces that share no cell."""
+    cells = torch.arange(20 * 8).reshape(20, 8)
+    bands = cells.split([2, 4, 4, 4, 4, 2], dim=0)
+    return Dense(_together([part for band in bands for part in band.split(4, dim=1)], 160))
+
+
+@dense
+def dito(data: Data) -> Dense:
+    """Roll, then cut into windows: what the roll joins stays together."""
+    cells = torch.arange(144).reshape(12, 12).roll((-2, -2), (0, 1))
+    parts = [part for band in cells.split(4, dim=0) for part in band.split(4, dim=1)]
+    return Dense(_together(parts, 144))
+
+
+@dense
+def zits_rows(data: Data) -> Dense:
+    return Dense(torch.block_diag(*[torch.ones(12, 12)] * 9).bool())
+
+
+@dense
+def zits_columns(data: Data) -> Dense:
+    return Dense(torch.eye(12).repeat(9, 9).bool())
+
+
+@dense
+def fna(data: Data) -> Dense:
+    """Gather the nearest neighbours of each cell in the coarse image it belongs to."""
+    cells = torch.arange(130).reshape(10, 13)
+    visible = torch.zeros(130, 130, dtype=torch.bool)
+    for coarse in (cells[y::2, x::2] for y in range(2) for x in range(2)):
+        n_rows, n_columns = coarse.shape
+        for y in range(n_rows):
+            for x in range(n_columns):
+                near = coarse[nearest(y, n_rows, 3)][:, nearest(x, n_columns, 3)]
+                visible[coarse[y, x], near.flatten()] = True
+    return Dense(visible)
+
+
+@dense
+def fna_causal(data: Data) -> Dense:
+    """Join what each axis allows, the slowest axis first."""
+    frames = torch.ones(5, 5).tril() - torch.ones(5, 5).tril(-3)
+    return Dense(torch.kron(torch.kron(frames, inward(4, 3)), inward(7, 5)).bool())
+
+
+@dense
+def gna(data: Data) -> Dense:
+    """Rows of cells that share a leader are those of the leader."""
+    frames, across = inward(4, 3), inward(6, 3)
+    leaders = torch.tensor([1, 1, 3, 3, 5, 5])
+    # The window of 4 around i: two cells before it, one after.
+    starts = [min(max(int(leader) - 2, 0), 2) for leader in leaders]
+    down = torch.stack([torch.eye(6)[start : start + 4].sum(0) for start in starts])
+    return Dense(torch.kron(torch.kron(frames, down), across).bool())
+
+
+@dense
+def freeswim(data: Data) -> Dense:
+    """One spatial mask, repeated for every pair of frames."""
+    return Dense(torch.kron(inward(6, 3), inward(8, 5)).repeat(2, 2).bool())
+
+
+@dense
+def vwformer(data: Data) -> Dense:
+    """Contexts start at 0, 2 and 4 along each axis: the outer two are moved inwards."""
+    cells = torch.arange(144).reshape(12, 12)
+    visible = torch.zeros(144, 144, dtype=torch.bool)
+    for y, top in ((0, 0), (4, 2), (8, 4)):
+        for x, left in ((0, 0), (4, 2), (8, 4)):
+            queries = cells[y : y + 4, x : x + 4].flatten()
+            visible[queries[:, None], cells[top : top + 8, left : left + 8].flatten()] = True
+    return Dense(visible)
+
+
+def _together(parts: Sequence[torch.Tensor], n: int) -> torch.Tensor:
+    """(n, n) bool: tokens see those of the same part."""
+    visible = torch.zeros(n, n, dtype=torch.bool)
+    for part in parts:
+        visible[part.flatten()[:, None], part.flatten()] = True
+    return visible
+
+
+def nearest(place: int, n: int, size: int) -> list[int]:
+    """The ``size`` places of a line that are closest to ``place``."""
+    return sorted(range(n), key=lambda other: abs(other - place))[:size]
+
+
+def inward(n: int, size: int) -> torch.Tensor:
+    """(n, n), 1 where a place is among the ``size`` closest, an odd number, else 0."""
+    return torch.stack([torch.eye(n)[nearest(place, n, size)].sum(0) for place in range(n)])
