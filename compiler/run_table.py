@@ -90,8 +90,8 @@ class RunTable:
     @staticmethod
     def from_runs(
         rows: Ints,
-        starts: Ints,
-        stops: Ints,
+        starts: Ints | NDArray[np.int32],
+        stops: Ints | NDArray[np.int32],
         kinds: NDArray[np.int8],
         *,
         n_batch: int,
@@ -121,9 +121,9 @@ class RunTable:
         last = np.append(first[1:], len(rows))[: len(first)] - 1
         return RunTable(
             offsets=_offsets(np.bincount(rows[first], minlength=n_rows)),
-            starts=starts[first].astype(np.int32),
-            stops=stops[last].astype(np.int32),
-            kinds=kinds[first].astype(np.int8),
+            starts=starts[first].astype(np.int32, copy=False),
+            stops=stops[last].astype(np.int32, copy=False),
+            kinds=kinds[first].astype(np.int8, copy=False),
             n_batch=n_batch,
             n_heads=n_heads,
             n_queries=n_queries,

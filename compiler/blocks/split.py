@@ -71,8 +71,8 @@ def classify(
     runs.append(
         (
             open_tiles.group * geometry.n_q_blocks + open_tiles.row,
-            open_tiles.column,
-            open_tiles.column + 1,
+            open_tiles.column.astype(np.int32),
+            (open_tiles.column + 1).astype(np.int32),
             kinds,
         )
     )
@@ -92,7 +92,7 @@ def classify(
     return Classification(table, n_evaluated)
 
 
-_Runs = tuple[Ints, Ints, Ints, NDArray[np.int8]]
+_Runs = tuple[Ints, NDArray[np.int32], NDArray[np.int32], NDArray[np.int8]]
 
 
 def _split(mask: Expr, geometry: Geometry, facts: Facts) -> tuple[list[_Runs], Rectangles]:
@@ -162,8 +162,9 @@ def _full_runs(found: Rectangles, height: int, width: int, geometry: Geometry) -
     first = found.row * height
     last = np.minimum(first + height, geometry.n_q_blocks)
     rectangle, rows = expanded(first, last)
-    starts = found.column * width
-    stops = np.minimum(starts + width, geometry.n_kv_blocks)
+    # Block numbers take 32 bits, as in the table: half of the memory there is at most.
+    starts = (found.column * width).astype(np.int32)
+    stops = np.minimum(starts + width, geometry.n_kv_blocks).astype(np.int32)
     group = found.group if len(found.group) == 1 else found.group[rectangle]
     rows += group * geometry.n_q_blocks
     kinds = np.full(len(rows), Kind.FULL, np.int8)

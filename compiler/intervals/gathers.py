@@ -14,7 +14,7 @@ from attnc.intervals.pyramid import TensorRanges
 from attnc.intervals.ranges import NUMPY, Range
 from attnc.ir import DType, Gather, IndexName, indices_of, walk
 
-_MAX_NESTED = 1 << 24
+_MAX_NESTED = 1 << 22  # elements of a table of a nested gather
 
 
 def gathered(node: Gather, indices: Sequence[Range], boxes: Boxes | None, facts: Facts) -> Value:
