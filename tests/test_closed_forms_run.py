@@ -22,6 +22,7 @@ from attnc.testing import assert_close_to_reference
 Mask = Callable[[Any, Any, Any, Any], Any]
 WINDOW = torch.tensor([30, 0, 100], dtype=torch.int32)
 CHUNK = torch.tensor([48, -20, 7], dtype=torch.int32)
+PREFIX = torch.tensor([2**63 - 1, 10, -(2**63)])
 REAL_WINDOW = torch.tensor([30.5, float("nan"), float("inf")])
 
 
@@ -45,6 +46,10 @@ def real_window_of_head(b: Any, h: Any, q: Any, kv: Any) -> Any:
     return (q >= kv) & ((q - kv < REAL_WINDOW[h] * 1.5) | (kv < 3))
 
 
+def prefix_beyond_all(b: Any, h: Any, q: Any, kv: Any) -> Any:
+    return (kv < PREFIX[h]) | (q == kv)
+
+
 def block_diffusion(b: Any, h: Any, q: Any, kv: Any) -> Any:
     half, block = 90, 16
     q_clean, kv_clean = q >= half, kv >= half
@@ -65,6 +70,7 @@ MASKS = (
     window_of_head,
     chunk_of_head,
     real_window_of_head,
+    prefix_beyond_all,
     block_diffusion,
     disc,
 )

@@ -77,6 +77,7 @@ def block_runs(
             start, full_start, full_stop, stop = ends
             missing = integer(0) if runs else n_kv_blocks * (1 - holds)
             stop = minimum(stop, n_kv_blocks) * holds + missing
+            full_start = maximum(full_start, n_kv_blocks * (1 - holds))
             full_stop = minimum(full_stop, n_kv_blocks * holds)
             ends = (start if runs else start * holds, full_start, full_stop, stop)
             if piece.inner is None:

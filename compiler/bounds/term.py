@@ -72,6 +72,8 @@ class Term:
 
 Terms = list[Term]
 EVERYTHING = Term()
+#: How the names of positive uniform values end.
+DIVISOR = "_divisor"
 
 
 def symbol(name: str) -> Sympy:
@@ -80,7 +82,7 @@ def symbol(name: str) -> Sympy:
 
     if name in ("q_idx", "q_block", "n_queries", "n_keys", "n_kv_blocks"):
         return Symbol(name, integer=True, nonnegative=True)
-    if name == "q_end":
+    if name == "q_end" or name.endswith(DIVISOR):
         return Symbol(name, integer=True, positive=True)
     return Symbol(name, integer=True)
 

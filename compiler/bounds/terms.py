@@ -54,6 +54,8 @@ from attnc.ir import (
     walk,
 )
 
+_GREATEST_FACTOR = 2**20  # so that sums of positions stay below what uniform values are clamped to
+
 
 @dataclass
 class TermSolver(Values):
@@ -226,6 +228,8 @@ class TermSolver(Values):
         if len(atoms) > 1:
             raise NotAnIntervalError
         ((atom, factor),) = atoms.items()
+        if abs(factor) > _GREATEST_FACTOR:
+            raise NotAnIntervalError
         # factor * atom <= limit, so atom <= limit / factor for a positive factor.
         if factor > 0:
             found = self._atom_at_most(atom, floored(limit, integer(factor)))

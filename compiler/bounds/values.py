@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from attnc.bounds.algebra import Sympy, floored, integer, maximum, minimum, remainder
 from attnc.bounds.periods import divisor_of
-from attnc.bounds.term import NotAnIntervalError, symbol
+from attnc.bounds.term import DIVISOR, NotAnIntervalError, symbol
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -26,6 +26,7 @@ from attnc.ir import (
 )
 
 _PLAIN = (BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
+_BEYOND = 2**52
 #: Comparisons of integers below these with floats are those of the numbers themselves.
 _EXACT_FLOATS = {DType.FLOAT32: 2.0**24, DType.FLOAT64: 2.0**31}
 
@@ -52,7 +53,7 @@ class Values:
         match expr:
             case Const(int(value)):
                 return integer(value)
-            case Param(number, dtype) if dtype.is_int:
+            case Param(number, DType.INT32):
                 found = symbol(f"p{number}")
                 self._symbols[expr] = found
                 return found
@@ -68,7 +69,7 @@ class Values:
                 return self.value(x) + self.value(y)
             case Binary(BinaryOp.SUB, x, y):
                 return self.value(x) - self.value(y)
-            case Binary(BinaryOp.MUL, x, y):
+            case Binary(BinaryOp.MUL, x, y) if expr.dtype is DType.INT32 or _is_uniform(x, y):
                 return self.value(x) * self.value(y)
             case Binary(BinaryOp.SHL, x, Const(int(s))) if 0 <= s < 31:
                 return self.value(x) * 2**s
@@ -95,8 +96,14 @@ class Values:
                 raise NotAnIntervalError
 
     def uniform(self, expr: Expr) -> Sympy:
-        """The symbol of an integer or boolean that depends on ``b`` and ``h`` only."""
-        if not (expr.dtype.is_int or expr.dtype is DType.BOOL):
+        """The symbol of an integer or boolean that depends on ``b`` and ``h`` only.
+
+        One of 64 bits is clamped to what no sum of positions reaches: bounds add to it.
+        """
+        if expr.dtype is DType.INT64:
+            least = Binary(BinaryOp.MAX, expr, Const(-_BEYOND, DType.INT64))
+            expr = Binary(BinaryOp.MIN, least, Const(_BEYOND, DType.INT64))
+        elif expr.dtype not in (DType.INT32, DType.BOOL):
             raise NotAnIntervalError
         return self._named(expr, is_positive=False)
 
@@ -109,6 +116,8 @@ class Values:
             case _:
                 self.assumptions[self.uniform(expr) - 1] = None
                 expr = Binary(BinaryOp.MAX, expr, one)
+        if expr.dtype is DType.INT64:
+            expr = Binary(BinaryOp.MIN, expr, Const(_BEYOND, DType.INT64))
         return self._named(expr, is_positive=True)
 
     def root(self, value: Sympy) -> Sympy:
@@ -116,7 +125,7 @@ class Values:
         where it is negative."""
         expr = Cast(self.expression(value), DType.FLOAT64)
         least = Binary(BinaryOp.MAX, expr, Const(0.0, DType.FLOAT64))
-        return self.uniform(Cast(Unary(UnaryOp.SQRT, least), DType.INT64))
+        return self._named(Cast(Unary(UnaryOp.SQRT, least), DType.INT64), is_positive=False)
 
     def threshold(self, expr: Expr, toward: UnaryOp) -> Sympy:
         """A float that depends on ``b`` and ``h`` only as an integer, rounded by FLOOR or CEIL.
@@ -147,21 +156,23 @@ class Values:
         return first
 
     def _named(self, expr: Expr, is_positive: bool) -> Sympy:
-        from sympy import Symbol
-
         if expr not in self._symbols:
-            name = f"u{len(self.uniforms)}"
+            name = f"u{len(self.uniforms)}{DIVISOR if is_positive else ''}"
             self.uniforms[name] = expr
-            positive = {"positive": True} if is_positive else {}
-            self._symbols[expr] = Symbol(name, integer=True, **positive)
+            self._symbols[expr] = symbol(name)
         return self._symbols[expr]
+
+
+def _is_uniform(x: Expr, y: Expr) -> bool:
+    """Whether one of two factors depends on ``b`` and ``h`` only."""
+    return Level.UNIFORM in (level_of(x), level_of(y))
 
 
 def _is_arithmetic_of_params(expr: Expr) -> bool:
     """Whether a uniform expression is simple enough to show its parameters in the bounds."""
     match expr:
         case Const() | Param():
-            return expr.dtype.is_int
+            return expr.dtype is DType.INT32
         case Binary(op, x, y) if op in _PLAIN and expr.dtype.is_int:
             return _is_arithmetic_of_params(x) and _is_arithmetic_of_params(y)
         case Unary(UnaryOp.NEG, x):
