@@ -241,7 +241,7 @@ def _declare(block: Block, parts: Sequence[Schedule | None], level: Level) -> No
 
 def _inputs(reads: set[Expr], level: Level) -> list[str]:
     return [
-        f"const {CPP_TYPES[a.dtype]} {a.name} = {a.name}_{_PLACES[level]};"
+        f"const {_element_type(a.dtype)} {a.name} = {a.name}_{_PLACES[level]};"
         for a in refs_at(reads, level)
     ]
 
