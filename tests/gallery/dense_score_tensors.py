@@ -1,0 +1,26 @@
+"""Dense twins of captured score tensors: products with one-hot matrices, gather."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from gallery.harness import Data, Dense, dense
+
+
+@dense
+def attention_at(data: Data) -> Dense:
+    return Dense(None, lambda scores: scores + data["perturbation"].reshape(2, 1, 1, 150))
+
+
+@dense
+def attention_vat(data: Data) -> Dense:
+    return Dense(None, lambda scores: scores + 0.1 * data["direction"].unsqueeze(2))
+
+
+@dense
+def maft(data: Data) -> Dense:
+    """Bins as one-hot vectors: (1, 3, 24, 100, 7)."""
+    bins = F.one_hot(data["offset"].long(), 7).double()
+    bias = torch.einsum("bhqar,baqkr->bhqk", data["of_queries"], bins)
+    bias = bias + torch.einsum("bhkar,baqkr->bhqk", data["of_keys"], bins)
+    return Dense(None, lambda scores: scores + bias)
