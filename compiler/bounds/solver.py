@@ -68,14 +68,14 @@ def _halves(mask: Expr, block_n: int) -> frozenset[int]:
     halves of the keys that have the same positions, as noised and clean tokens do."""
     nodes = list(walk(mask))
     compared = {
-        side.value
+        int(side.value)
         for node in nodes
         if isinstance(node, Compare) and KV_IDX in node.children
         for side in node.children
-        if isinstance(side, Const)
+        if isinstance(side, Const) and side.dtype.is_int
     }
     periods = {half_of(node) for node in nodes} - {None}
-    return frozenset(half for half in compared & periods if half > block_n)
+    return frozenset(half for half in compared if half in periods and half > block_n)
 
 
 def _token_interval(term: Term, block_n: int) -> TokenInterval:
