@@ -40,3 +40,24 @@ def luong_local_p() -> Parts:
         return torch.abs(kv_idx - centre[b, q_idx]) <= reach
 
     return Parts(mask, score, {"centre": centre}, learned=("centre",))
+
+
+@system(
+    "ConViT, positional attention",
+    source="ConViT: Improving Vision Transformers with Soft Convolutional Inductive Biases, "
+    "arXiv:2103.10697",
+    shape=(1, 2, 144, 144),
+)
+def convit() -> Parts:
+    """Weights by place alone; a second call attends to content, a learned gate joins both."""
+    side = 12
+    weight, offset = 0.1 * normal(2, 3, seed=71), normal(2, seed=72)
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        dy, dx = kv_idx // side - q_idx // side, kv_idx % side - q_idx % side
+        squared = dx * dx + dy * dy
+        return weight[h, 0] * dx + weight[h, 1] * dy + weight[h, 2] * squared + offset[h]
+
+    return Parts(
+        score=score, data={"weight": weight, "offset": offset}, learned=("weight", "offset")
+    )

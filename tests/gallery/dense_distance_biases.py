@@ -33,3 +33,18 @@ def luong_local_p(data: Data) -> Dense:
     keys = torch.arange(110, dtype=torch.float64)
     constant = math.log(6.0 * math.sqrt(2 * math.pi))
     return Dense(visible, lambda scores: scores + density.log_prob(keys) + constant)
+
+
+@dense
+def convit(data: Data) -> Dense:
+    """As released: a linear layer on the features dx, dy and their squared length."""
+    place = torch.cartesian_prod(torch.arange(12.0), torch.arange(12.0)).double()
+    dy, dx = (place[None] - place[:, None]).unbind(-1)
+    features = torch.stack([dx, dy, dx**2 + dy**2], dim=-1)
+
+    def by_place(scores: torch.Tensor) -> torch.Tensor:
+        return 0.0 * scores + torch.nn.functional.linear(
+            features, data["weight"], data["offset"]
+        ).permute(2, 0, 1)
+
+    return Dense(None, by_place)
