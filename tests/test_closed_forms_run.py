@@ -13,6 +13,7 @@ from gradient_oracle import assert_gradients_close, expected_gradients
 
 from attnc import attention
 from attnc.plan import Wanted, make_plan
+from attnc.render.names import FORWARD, KEYS, QUERIES
 from attnc.render.triton import render
 from attnc.runtime.reference import reference_attention
 from attnc.runtime.triton_compile import compile_offline
@@ -163,4 +164,7 @@ def test_runs_in_order_compile_for_gpus(
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
     spec = spec_of(program_of(mask, None), dtype=torch.bfloat16, head_dim=64, gradients=gradients)
 
-    assert compile_offline(spec, GPU_TARGETS["sm_90"]).shared_bytes > 0
+    functions = (FORWARD,) if gradients is None else (QUERIES, KEYS)
+
+    for function in functions:
+        assert compile_offline(spec, GPU_TARGETS["sm_90"], function).shared_bytes > 0

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from attnc.bounds.algebra import integer, maximum, minimum, substituted
 from attnc.bounds.closed_form import ClosedForm, TokenInterval
+from attnc.bounds.conditions import half_of
 from attnc.bounds.proofs import OutOfStepsError, limited_steps
 from attnc.bounds.runs import block_runs
 from attnc.bounds.term import NotAnIntervalError, Term, symbol
-from attnc.bounds.terms import TermSolver, half_of
+from attnc.bounds.terms import TermSolver
 from attnc.bounds.unions import is_surely_ordered, pieces_of
 from attnc.ir import (
     KV_IDX,

@@ -17,9 +17,17 @@ from attnc.bounds.algebra import (
     expanded,
     floored,
     integer,
-    is_nonnegative,
     maximum,
     minimum,
+)
+from attnc.bounds.conditions import (
+    MIRRORED,
+    NEGATED,
+    half_of,
+    has_root,
+    is_bool,
+    is_choice,
+    where_not_negative,
 )
 from attnc.bounds.periods import divisor_of, limits_of, period_of
 from attnc.bounds.proofs import take_step
@@ -82,9 +90,9 @@ class TermSolver(Values):
             case Binary(BinaryOp.AND | BinaryOp.OR as op, x, y):
                 a, b = self.terms(x, wanted), self.terms(y, wanted)
                 return self._both(a, b) if (op is BinaryOp.AND) is wanted else either(a, b)
-            case Binary(BinaryOp.XOR, x, y) | Compare(CompareOp.NE, x, y) if _is_bool(x):
+            case Binary(BinaryOp.XOR, x, y) | Compare(CompareOp.NE, x, y) if is_bool(x):
                 return self._differ(x, y, wanted)
-            case Compare(CompareOp.EQ, x, y) if _is_bool(x):
+            case Compare(CompareOp.EQ, x, y) if is_bool(x):
                 return self._differ(x, y, not wanted)
             case Select(cond, x, y):
                 return self._chosen(cond, self.terms(x, wanted), self.terms(y, wanted))
@@ -97,15 +105,15 @@ class TermSolver(Values):
     def _condition(self, expr: Expr, wanted: bool) -> Terms:
         match expr:
             case Compare(op, x, y) if x.dtype.is_int:
-                return self._compared(_NEGATED[op] if not wanted else op, x, y)
+                return self._compared(NEGATED[op] if not wanted else op, x, y)
             case Compare(op, x, y) if x.dtype.is_float and level_of(expr) is not Level.UNIFORM:
-                return self._compared_floats(_NEGATED[op] if not wanted else op, x, y)
+                return self._compared_floats(NEGATED[op] if not wanted else op, x, y)
             case Cast(x, DType.BOOL) if x.dtype.is_int:
                 op = CompareOp.NE if wanted else CompareOp.EQ
                 return self._compared(op, x, Const(0, x.dtype))
             case _ if level_of(expr) is Level.UNIFORM:
                 flag = self.value(Cast(expr, DType.INT32))
-                return [_where_not_negative(flag - 1 if wanted else -flag)]
+                return [where_not_negative(flag - 1 if wanted else -flag)]
             case _:
                 raise NotAnIntervalError
 
@@ -164,7 +172,7 @@ class TermSolver(Values):
 
     def _compared(self, op: CompareOp, x: Expr, y: Expr) -> Terms:
         difference = Binary(BinaryOp.SUB, x, y)
-        choice = next((node for node in walk(difference) if _is_choice(node)), None)
+        choice = next((node for node in walk(difference) if is_choice(node)), None)
         if isinstance(choice, Select):
             first, second = (
                 self._compared(op, *(replaced(side, {choice: branch}) for side in (x, y)))
@@ -193,7 +201,7 @@ class TermSolver(Values):
             case (Cast(whole), _) if whole.dtype.is_int and level_of(y) is Level.UNIFORM:
                 limit = y
             case (_, Cast(whole)) if whole.dtype.is_int and level_of(x) is Level.UNIFORM:
-                limit, op = x, _MIRRORED[op]
+                limit, op = x, MIRRORED[op]
             case _:
                 raise NotAnIntervalError
         match op:
@@ -224,7 +232,7 @@ class TermSolver(Values):
         limit = bound - rest - least
         repeated = Term(period=period)
         if not atoms:
-            return self._both([_where_not_negative(limit)], [repeated])
+            return self._both([where_not_negative(limit)], [repeated])
         if len(atoms) > 1:
             raise NotAnIntervalError
         ((atom, factor),) = atoms.items()
@@ -273,10 +281,10 @@ class TermSolver(Values):
                 return self._in_halves(half_of(atom) or 0, self.at_most(x, bound))
             case Unary(UnaryOp.ABS, x):
                 return self._both(self.at_most(x, bound), self.at_least(x, -bound))
-            case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
+            case Binary(BinaryOp.MUL, x, y) if x is y and has_root(bound, x):
                 root = self.root(bound)
                 inside = self._both(self.at_most(x, root), self.at_least(x, -root))
-                return self._both(inside, [_where_not_negative(bound)])
+                return self._both(inside, [where_not_negative(bound)])
             case Binary(BinaryOp.MAX, x, y):
                 return self._both(self.at_most(x, bound), self.at_most(y, bound))
             case Binary(BinaryOp.MIN, x, y):
@@ -298,10 +306,10 @@ class TermSolver(Values):
                 return self._in_halves(half_of(atom) or 0, self.at_least(x, bound))
             case Unary(UnaryOp.ABS, x):
                 return either(self.at_least(x, bound), self.at_most(x, -bound))
-            case Binary(BinaryOp.MUL, x, y) if x is y and _is_constant(bound, x):
+            case Binary(BinaryOp.MUL, x, y) if x is y and has_root(bound, x):
                 beyond = self.root(bound - 1) + 1
                 outside = either(self.at_least(x, beyond), self.at_most(x, -beyond))
-                return either(outside, [_where_not_negative(-bound)])
+                return either(outside, [where_not_negative(-bound)])
             case Binary(BinaryOp.MAX, x, y):
                 return self._either(self.at_least(x, bound), self.at_least(y, bound))
             case Binary(BinaryOp.MIN, x, y):
@@ -364,54 +372,3 @@ class TermSolver(Values):
                 yield from self._addends(x, factor)
             case _:
                 yield expr, factor
-
-
-_NEGATED = {
-    CompareOp.EQ: CompareOp.NE,
-    CompareOp.NE: CompareOp.EQ,
-    CompareOp.LT: CompareOp.GE,
-    CompareOp.GE: CompareOp.LT,
-    CompareOp.GT: CompareOp.LE,
-    CompareOp.LE: CompareOp.GT,
-}
-_MIRRORED = {
-    CompareOp.EQ: CompareOp.EQ,
-    CompareOp.NE: CompareOp.NE,
-    CompareOp.LT: CompareOp.GT,
-    CompareOp.GT: CompareOp.LT,
-    CompareOp.LE: CompareOp.GE,
-    CompareOp.GE: CompareOp.LE,
-}
-
-
-def half_of(expr: Expr) -> int | None:
-    """After how many keys ``kv_idx % half`` or ``kv_idx // a % b`` repeats."""
-    match expr:
-        case Binary(BinaryOp.MOD, Index(IndexName.KV), Const(int(half))):
-            return half
-        case Binary(
-            BinaryOp.MOD,
-            Binary(BinaryOp.FLOORDIV, Index(IndexName.KV), Const(int(a))),
-            Const(int(b)),
-        ):
-            return a * b
-        case _:
-            return None
-
-
-def _is_choice(expr: Expr) -> bool:
-    is_integer = isinstance(expr, Select) and expr.dtype.is_int
-    return is_integer and level_of(expr) is not Level.UNIFORM
-
-
-def _is_bool(expr: Expr) -> bool:
-    return expr.dtype is DType.BOOL
-
-
-def _is_constant(bound: Sympy, squared: Expr) -> bool:
-    """Whether the root of ``bound`` can be taken: squares of int32 that do not wrap are small."""
-    return symbol("q_idx") not in bound.free_symbols and squared.dtype is DType.INT32
-
-
-def _where_not_negative(value: Sympy) -> Term:
-    return EVERYTHING if is_nonnegative(value) else Term(guards=frozenset({value}))
