@@ -132,7 +132,7 @@ def flex_attention(
         _check_options(kernel_options)
     if return_lse and return_aux is not None:
         raise AuxRequestError()
-    if return_lse:
+    if return_lse and not torch.compiler.is_compiling():  # dynamo cannot trace a warning
         warnings.warn(
             "return_lse is deprecated in PyTorch; use return_aux=AuxRequest(lse=True)",
             FutureWarning,

@@ -110,3 +110,10 @@ def test_graphs_refuse_tangents(differentiate: Any) -> None:
     # Where dynamo looks on, it reports the error in its own words.
     with pytest.raises(Exception, match="forward-mode differentiation"):
         differentiate(random(9, seed=7))
+
+
+@pytest.mark.filterwarnings("ignore:return_lse is deprecated")
+def test_the_deprecated_lse_is_one_graph() -> None:
+    """flex_attention(return_lse=True) under fullgraph, as PyTorch's."""
+    found = _whole(attnc.flex_attention)(*QKV, return_lse=True)
+    torch.testing.assert_close(found, attnc.flex_attention(*QKV, return_lse=True))
