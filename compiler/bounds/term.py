@@ -93,8 +93,10 @@ def either(x: Terms, y: Terms) -> Terms:
     Raises:
         NotAnIntervalError: It has too many terms.
     """
-    result = [term for term in dict.fromkeys([*x, *y]) if not term.is_nothing]
-    result = [term for term in result if not any(_absorbs(other, term) for other in result)]
+    result: Terms = []
+    for term in (term for term in dict.fromkeys([*x, *y]) if not term.is_nothing):
+        if not any(_absorbs(other, term) for other in result):  # two may absorb each other
+            result = [*(other for other in result if not _absorbs(term, other)), term]
     if len(result) > _MAX_TERMS:
         raise NotAnIntervalError
     return result
