@@ -21,6 +21,9 @@ def attention_vat(data: Data) -> Dense:
 def maft(data: Data) -> Dense:
     """Bins as one-hot vectors: (1, 3, 24, 100, 7)."""
     bins = F.one_hot(data["offset"].long(), 7).double()
-    bias = torch.einsum("bhqar,baqkr->bhqk", data["of_queries"], bins)
-    bias = bias + torch.einsum("bhkar,baqkr->bhqk", data["of_keys"], bins)
-    return Dense(None, lambda scores: scores + bias)
+
+    def placed(scores: torch.Tensor) -> torch.Tensor:
+        scores = scores + torch.einsum("bhqar,baqkr->bhqk", data["of_queries"], bins)
+        return scores + torch.einsum("bhkar,baqkr->bhqk", data["of_keys"], bins)
+
+    return Dense(None, placed)
