@@ -1,0 +1,54 @@
+"""Dense twins of masks by head: a matrix for each, put together one head after the other."""
+
+from __future__ import annotations
+
+import torch
+from gallery.harness import Data, Dense, dense
+
+
+@dense
+def mw_mae(data: Data) -> Dense:
+    """Blocks along the diagonal; one of the whole length for a head that sees all."""
+    heads = [
+        torch.block_diag(*[torch.ones(size, size)] * (125 // size)) for size in (2, 5, 25, 125)
+    ]
+    # 125 is odd: the last token is a window of its own for windows of two.
+    heads[0] = torch.block_diag(heads[0], torch.ones(1, 1))
+    return Dense(torch.stack(heads).bool())
+
+
+@dense
+def moa(data: Data) -> Dense:
+    """Bands from two triangles, and first columns."""
+    causal = torch.ones(150, 150).tril()
+    heads = []
+    for left, n_sinks in ((82, 1), (33, 4), (40, 2), (31, 16)):
+        band = causal - torch.ones(150, 150).tril(-left - 1)
+        band[:, :n_sinks] = causal[:, :n_sinks]
+        heads.append(band)
+    return Dense(torch.stack(heads).bool())
+
+
+@dense
+def sasa(data: Data) -> Dense:
+    """The third head: scene by scene, all pairs of its words."""
+    visible = torch.ones(2, 4, 90, 90, dtype=torch.bool)
+    for b, scenes in enumerate(data["scenes"].tolist()):
+        visible[b, 2] = torch.eye(90)
+        for scene in range(4):
+            words = torch.tensor([i for i, of in enumerate(scenes) if of >> scene & 1])
+            visible[b, 2, words[:, None], words] = True
+    return Dense(visible)
+
+
+@dense
+def pattern_injection(data: Data) -> Dense:
+    visible = torch.ones(2, 4, 93, 93, dtype=torch.bool)
+    word, sentence = (
+        torch.nn.functional.one_hot(data[name].long()).float() for name in ("word", "sentence")
+    )
+    visible[:, 0] = (word @ word.mT).bool()
+    visible[:, 1] = (sentence @ sentence.mT).bool()
+    beside = torch.ones(92)
+    visible[:, 2] = (torch.eye(93) + beside.diag(1) + beside.diag(-1)).bool()
+    return Dense(visible)

@@ -1,0 +1,46 @@
+"""Dense twins of joined keys: a matrix for each image, side by side."""
+
+from __future__ import annotations
+
+import torch
+from gallery.harness import Data, Dense, dense
+
+
+@dense
+def max4zero(data: Data) -> Dense:
+    target = torch.ones(2, 81, 81, dtype=torch.bool)
+    reference = data["garment"].unsqueeze(1).repeat(1, 81, 1)
+    return Dense(torch.cat([target, reference], dim=2).unsqueeze(1))
+
+
+@dense
+def diffuhaul(data: Data) -> Dense:
+    """Object by object, background included."""
+    source = torch.zeros(2, 80, 80, dtype=torch.bool)
+    for b, shown in enumerate(data["shown"]):
+        for thing in range(4):
+            there = data["shown_in_source"][b] == thing
+            source[b] |= torch.outer(shown == thing, there)
+    target = torch.ones(2, 80, 80, dtype=torch.bool)
+    return Dense(torch.cat([target, source], dim=2).unsqueeze(1))
+
+
+@dense
+def dreamvideo_2(data: Data) -> Dense:
+    """Logarithms of a mask whose boxes are cut out by slices, beside zeros for the frame itself."""
+    blended = torch.full((3, 8, 8), 0.2, dtype=torch.float64)
+    blended[0, 0:4, 0:3] = blended[1, 1:5, 3:6] = blended[2, 4:8, 4:7] = 1.0
+    of_reference = blended.reshape(3, 1, 64, 1).log().expand(3, 1, 64, 36)
+    bias = torch.cat([torch.zeros(3, 1, 64, 64, dtype=torch.float64), of_reference], dim=3)
+    return Dense(score=lambda scores: scores + bias)
+
+
+@dense
+def ir_diffusion(data: Data) -> Dense:
+    """Pairs of different subjects, one pair after the other, taken out of a matrix of ones."""
+    visible = torch.ones(2, 80, 152, dtype=torch.bool)
+    for b, subject in enumerate(data["subject"]):
+        for own, other in ((1, 2), (2, 1)):
+            queries = (subject[:80] == own).nonzero()
+            visible[b, queries, (subject == other).nonzero().flatten()] = False
+    return Dense(visible.unsqueeze(1))
