@@ -180,6 +180,19 @@ def test_named_masks_have_exact_bounds(name: str) -> None:
     law()
 
 
+@given(parameters, lengths)
+def test_one_of_two_conditions_that_repeat_is_kept(
+    params: list[int], sizes: tuple[int, int]
+) -> None:
+    """Both cover the same keys, so each may stand for the other; the keys stay visible."""
+    remainders = (compare("!=", mod(KV_IDX, c), mod(Q_IDX, c)) for c in (4, 8))
+    mask = every(CAUSAL, some(*remainders))
+    form = solve(mask, 64, 64)
+    assert form is not None
+
+    check_tiles(form, mask, sizes, params, TENSORS, exact_empty=False, exact_full=False)
+
+
 def combined(max_leaves: int) -> st.SearchStrategy[Expr]:
     return st.recursive(
         st.sampled_from(ATOMS),

@@ -22,6 +22,12 @@ Case = tuple[MaskRecipe | None, ScoreRecipe | None, InputsRecipe]
 
 DTYPES = ("float32", "float64", "bfloat16", "float16")
 # Backward kernels know no tiles of AMX.
+
+
+def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return q_idx >= kv_idx
+
+
 ISAS = st.sampled_from([isa for isa in runnable_isas() if isa != "amx"])
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 
@@ -45,6 +51,28 @@ def test_gradients_of_random_programs_equal_the_oracle(unit: list[Case], isa: st
 def test_gradients_of_many_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """The same for 800 programs."""
     assert_unit_equals_the_oracle(unit, isa)
+
+
+@pytest.mark.parametrize("isa", [isa for isa in runnable_isas() if isa != "amx"])
+def test_keys_that_no_query_sees_have_no_gradient(isa: str) -> None:
+    """Exactly 0, wherever the last visible column falls among those that are added together."""
+    lengths, n_keys = (1, 2, 3, 5, 7, 9, 17, 31, 33), 48
+    programs = [program_of(causal, None, dtype) for dtype in (torch.float32, torch.float64)]
+    wanted = (None, Wanted(True, True, True))
+    specs = [
+        spec_of(program, dtype=dtype, isa=isa, gradients=gradients)
+        for program, dtype in zip(programs, (torch.float32, torch.float64), strict=True)
+        for gradients in wanted
+    ]
+    kernels = load(specs)
+    for n in (*lengths, *lengths[::-1]):  # a short one after a long one finds its numbers
+        for number, dtype in enumerate((torch.float32, torch.float64)):
+            q, k, v, grad = (torch.randn(1, 1, size, 16, dtype=dtype) for size in (n, 48, 48, n))
+            forward, backward = kernels[2 * number : 2 * number + 2]
+            result = run(forward, programs[number], q, k, v)
+            found = run_backward(backward, programs[number], q, k, v, result, grad, None)
+            assert not found[1][:, :, n:n_keys].any()
+            assert not found[2][:, :, n:n_keys].any()
 
 
 def captured_floats(program: Program, score: Callable[..., Any] | None) -> dict[int, str]:
