@@ -45,7 +45,8 @@ class Layout:
     @cached_property
     def order(self) -> torch.Tensor:
         """(n_tokens,) int64: the token at each place."""
-        return self.token_at(torch.arange(self.n_tokens, dtype=torch.int32)).long()
+        tokens: torch.Tensor = self.token_at(torch.arange(self.n_tokens, dtype=torch.int32))
+        return tokens.long()
 
     @cached_property
     def places(self) -> torch.Tensor:
@@ -222,5 +223,6 @@ def _reordered(x: torch.Tensor, order: torch.Tensor, places: torch.Tensor) -> to
     """``x`` with dimension 2 in another order. Its gradient is gathered, not added up."""
     if torch.compiler.is_compiling():
         return x.index_select(2, order)  # graphs have their own ways to add up
-    reordered: torch.Tensor = _Reordered.apply(x, order, places)
+    apply: Any = _Reordered.apply
+    reordered: torch.Tensor = apply(x, order, places)
     return reordered

@@ -68,7 +68,7 @@ def pairs_of_some(
         )
         query, key = seen.expand(len(drawn), n_tokens).numpy().nonzero()
         parts.append((np.full(len(key), row, np.int32), drawn[query], key.astype(np.int32)))
-    return Pairs(*(np.concatenate(part) for part in zip(*parts, strict=True)), n_rows, n_tokens)
+    return _joined(parts, n_rows, n_tokens)
 
 
 def n_elements(table: RunTable) -> int:
@@ -85,9 +85,18 @@ def visible_pairs(mask: Expr, tensors: Sequence[torch.Tensor], table: RunTable) 
         _of_tiles(mask, tensors, table, rows[first : first + step], kv_blocks[first : first + step])
         for first in range(0, len(rows), step)
     ]
-    empty = [np.zeros(0, np.int32)] * 3
-    pairs = [np.concatenate(part) for part in zip(empty, *parts, strict=True)]
-    return Pairs(*pairs, table.n_batch * table.n_heads, table.n_queries)
+    return _joined(parts, table.n_batch * table.n_heads, table.n_queries)
+
+
+_Part = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
+
+
+def _joined(parts: Sequence[_Part], n_rows: int, n_tokens: int) -> Pairs:
+    empty = np.zeros(0, np.int32)
+    rows, queries, keys = (
+        np.concatenate([empty, *(part[number] for part in parts)]) for number in range(3)
+    )
+    return Pairs(rows, queries, keys, n_rows, n_tokens)
 
 
 def _of_tiles(
@@ -96,7 +105,7 @@ def _of_tiles(
     table: RunTable,
     rows: NDArray[np.int32],
     kv_blocks: NDArray[np.int32],
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+) -> _Part:
     outer = torch.from_numpy(rows // table.n_q_blocks)[:, None, None]
     first_q = torch.from_numpy(rows % table.n_q_blocks * table.block_m)[:, None, None]
     first_kv = torch.from_numpy(kv_blocks * table.block_n)[:, None, None]

@@ -102,8 +102,16 @@ def search(
     n = own.n_tokens
     program = build_program(mask, None)
     expr = TRUE if program.mask is None else program.mask
-    geometry = {"n_batch": B or 1, "n_heads": H or 1, "n_queries": n, "n_keys": n}
-    table = classify(expr, program.tensors, **geometry, block_m=block_m, block_n=block_n).table
+    table = classify(
+        expr,
+        program.tensors,
+        n_batch=B or 1,
+        n_heads=H or 1,
+        n_queries=n,
+        n_keys=n,
+        block_m=block_m,
+        block_n=block_n,
+    ).table
     first = Candidate(own, table.n_tiles, table.n_full + table.n_partial, table.n_full)
     others = list(_orders(sizes, program.tensors) if candidates is None else candidates)
     for other in others:
