@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from attnc import library
 from examples.systems.catalogue import Parts, normal, system
 
@@ -29,7 +31,6 @@ def swin() -> Parts:
     "Audio-MAE, shifted windows of the decoder",
     source="Masked Autoencoders that Listen, arXiv:2207.06405",
     shape=(1, 2, 160, 160),
-    from_memory="sizes of windows, and that they shift along time only",
 )
 def audio_mae() -> Parts:
     """Local windows of a spectrogram, shifted along time in every other layer."""
@@ -64,16 +65,32 @@ _ZITS = (
 )
 
 
-@system("ZITS, rows", source=_ZITS, shape=(1, 2, 108, 108), from_memory="that axes take turns")
+def _relative_bias_along(axis: int, grid: tuple[int, int], table: torch.Tensor) -> Any:
+    """Adds ``table[h, distance]`` for distances along an axis; the middle is distance 0."""
+    columns, length = grid[1], grid[axis]
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        if axis == 0:
+            return s + table[h, kv_idx // columns - q_idx // columns + length - 1]
+        return s + table[h, kv_idx % columns - q_idx % columns + length - 1]
+
+    return score
+
+
+@system("ZITS, rows", source=_ZITS, shape=(1, 2, 108, 108))
 def zits_rows() -> Parts:
-    """Axial attention: each cell sees its own row."""
-    return Parts(library.axial((9, 12), 1))
+    """Each cell sees its own row, with a learned bias; added to the output for columns."""
+    grid, table = (9, 12), normal(2, 23, seed=4)
+    score = _relative_bias_along(1, grid, table)
+    return Parts(library.axial(grid, 1), score, {"table": table}, learned=("table",))
 
 
-@system("ZITS, columns", source=_ZITS, shape=(1, 2, 108, 108), from_memory="that axes take turns")
+@system("ZITS, columns", source=_ZITS, shape=(1, 2, 108, 108))
 def zits_columns() -> Parts:
-    """Axial attention: each cell sees its own column."""
-    return Parts(library.axial((9, 12), 0))
+    """Each cell sees its own column, with a learned bias; added to the output for rows."""
+    grid, table = (9, 12), normal(2, 17, seed=5)
+    score = _relative_bias_along(0, grid, table)
+    return Parts(library.axial(grid, 0), score, {"table": table}, learned=("table",))
 
 
 _FNA = (
@@ -128,3 +145,39 @@ def freeswim() -> Parts:
 def vwformer() -> Parts:
     """Query windows of 4 x 4 cells see a context window of 8 x 8 around them."""
     return Parts(library.neighborhood((12, 12), 8, stride=4))
+
+
+@system(
+    "CLEAR",
+    source="CLEAR: Conv-Like Linearization Revs Pre-Trained Diffusion Transformers Up, "
+    "arXiv:2412.16112",
+    shape=(1, 2, 149, 149),
+)
+def clear() -> Parts:
+    """Cells within a circle around the own one; text, which comes first, sees all and is seen."""
+    n_text, columns, radius = 17, 12, 4
+
+    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        dy = (q_idx - n_text) // columns - (kv_idx - n_text) // columns
+        dx = (q_idx - n_text) % columns - (kv_idx - n_text) % columns
+        return (q_idx < n_text) | (kv_idx < n_text) | (dy * dy + dx * dx < radius * radius)
+
+    return Parts(mask)
+
+
+@system(
+    "Inf-DiT",
+    source="Inf-DiT: Upsampling Any-Resolution Image with Memory-Efficient Diffusion Transformer, "
+    "arXiv:2405.04312",
+    shape=(1, 2, 135, 135),
+)
+def inf_dit() -> Parts:
+    """Blocks of 3 x 3 cells see themselves and the blocks left, above, and left above."""
+    columns, block = 15, 3
+
+    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        down = q_idx // columns // block - kv_idx // columns // block
+        right = q_idx % columns // block - kv_idx % columns // block
+        return (down >= 0) & (down <= 1) & (right >= 0) & (right <= 1)
+
+    return Parts(mask)

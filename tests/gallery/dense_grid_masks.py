@@ -50,12 +50,18 @@ def dito(data: Data) -> Dense:
 
 @dense
 def zits_rows(data: Data) -> Dense:
-    return Dense(torch.block_diag(*[torch.ones(12, 12)] * 9).bool())
+    """One matrix for a row: diagonals of equal bias. The same one for every row."""
+    matrix = torch.stack([data["table"][:, 11 - i : 23 - i] for i in range(12)], dim=1)
+    bias = torch.stack([torch.kron(torch.eye(9).to(head), head) for head in matrix])
+    return Dense(torch.block_diag(*[torch.ones(12, 12)] * 9).bool(), lambda scores: scores + bias)
 
 
 @dense
 def zits_columns(data: Data) -> Dense:
-    return Dense(torch.eye(12).repeat(9, 9).bool())
+    """The same for a column, whose cells are 12 apart."""
+    matrix = torch.stack([data["table"][:, 8 - i : 17 - i] for i in range(9)], dim=1)
+    bias = torch.stack([torch.kron(head, torch.eye(12).to(head)) for head in matrix])
+    return Dense(torch.eye(12).repeat(9, 9).bool(), lambda scores: scores + bias)
 
 
 @dense
@@ -105,6 +111,41 @@ def vwformer(data: Data) -> Dense:
         for x, left in ((0, 0), (4, 2), (8, 4)):
             queries = cells[y : y + 4, x : x + 4].flatten()
             visible[queries[:, None], cells[top : top + 8, left : left + 8].flatten()] = True
+    return Dense(visible)
+
+
+@dense
+def clear(data: Data) -> Dense:
+    """Stamp the same disc onto an image around each of its cells."""
+    disc = [
+        (y, x)
+        for y in range(-4, 5)
+        for x in range(-4, 5)
+        if torch.tensor([y, x]).float().norm() < 4
+    ]
+    visible = torch.ones(149, 149, dtype=torch.bool)
+    for y in range(11):
+        for x in range(12):
+            seen = torch.zeros(11, 12, dtype=torch.bool)
+            for dy, dx in disc:
+                if 0 <= y + dy < 11 and 0 <= x + dx < 12:
+                    seen[y + dy, x + dx] = True
+            visible[17 + 12 * y + x, 17:] = seen.flatten()
+    return Dense(visible)
+
+
+@dense
+def inf_dit(data: Data) -> Dense:
+    """As released: each block attends to a list of blocks, where there are such."""
+    cells = torch.arange(135).reshape(9, 15)
+    blocks = [list(band.split(3, dim=1)) for band in cells.split(3, dim=0)]
+    visible = torch.zeros(135, 135, dtype=torch.bool)
+    for row in range(3):
+        for column in range(5):
+            for above in {row, max(row - 1, 0)}:
+                for left in {column, max(column - 1, 0)}:
+                    queries = blocks[row][column].flatten()
+                    visible[queries[:, None], blocks[above][left].flatten()] = True
     return Dense(visible)
 
 
