@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from attnc import library
 from examples.systems.catalogue import Parts, system
 
@@ -35,8 +36,33 @@ def power_attention() -> Parts:
     "Synch-Transformer, motion encoder",
     source=_SYNCH,
     shape=(1, 2, 118, 118),
-    from_memory="the width of the window",
 )
 def synch_transformer() -> Parts:
     """Frames of a motion see those near them."""
     return Parts(library.sliding_window(9, 9))
+
+
+@system(
+    "SeNER, arrow attention",
+    source="Small Language Model Makes an Effective Long Text Extractor, arXiv:2502.07286",
+    shape=(1, 2, 131, 131),
+)
+def sener_arrow() -> Parts:
+    """A band; the class token sees all, by scores that grow with the length, and is seen by all."""
+    gain = math.log(131) / math.log(64)  # the length, and the trained one
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return torch.where(q_idx == 0, s * gain, s)
+
+    return Parts(library.global_window(1, 12, 12), score)
+
+
+@system(
+    "Equivariant Image Modeling",
+    source="Equivariant Image Modeling, arXiv:2503.18948",
+    shape=(1, 2, 120, 120),
+    from_memory="that a column is one token",
+)
+def equivariant_image_modeling() -> Parts:
+    """Columns of an image see the 23 before them: the same context at every place."""
+    return Parts(library.sliding_window(23))

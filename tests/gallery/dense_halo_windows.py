@@ -1,4 +1,4 @@
-"""Dense twins of windows with a halo: keys unfolded from a padded map, as released code does it."""
+"""Dense twins of windows with a halo: keys unfolded from a padded map."""
 
 from __future__ import annotations
 
@@ -46,10 +46,15 @@ def halonet(data: Data) -> Dense:
 
 @dense
 def hat(data: Data) -> Dense:
-    n = 144
-    query, key, q_row, q_column, k_row, k_column = pairs_of(12, 4, 2)
-    visible = torch.zeros(n, n, dtype=torch.bool)
-    visible[query, key] = True
-    bias = data["table"].new_zeros(2, n, n)
-    bias[:, query, key] = data["table"][:, q_row - k_row + 5, q_column - k_column + 5]
+    """Keys unfolded from the padded map itself, of 16 x 16."""
+    queries = torch.arange(144).reshape(12, 12).unfold(0, 4, 4).unfold(1, 4, 4)
+    keys = torch.arange(256).reshape(16, 16).unfold(0, 8, 4).unfold(1, 8, 4)
+    places = [torch.cartesian_prod(torch.arange(n), torch.arange(n)) for n in (4, 8)]
+    distance = places[1] - places[0][:, None] + 3
+    in_window = data["table"][:, distance[..., 0], distance[..., 1]]
+    visible = torch.zeros(144, 256, dtype=torch.bool)
+    bias = data["table"].new_zeros(2, 144, 256)
+    for own, near in zip(queries.reshape(9, 16), keys.reshape(9, 64), strict=True):
+        visible[own[:, None], near] = True
+        bias[:, own[:, None], near] = in_window
     return Dense(visible, lambda scores: scores + bias)
