@@ -14,10 +14,9 @@ from examples.systems.catalogue import Parts, flags, integers, system
     source="Attentive Eraser: Unleashing Diffusion Model's Object Removal Potential via "
     "Self-Attention Redirection Guidance, arXiv:2412.12974",
     shape=(2, 2, 121, 121),
-    from_memory="which scores are rescaled, and the factor",
 )
 def attentive_eraser() -> Parts:
-    """Nothing sees the object; inside it similarity to the background is weakened."""
+    """Nothing sees the object; rows inside it are flattened."""
     removed = flags(0.3, 2, 121, seed=60)
 
     def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
