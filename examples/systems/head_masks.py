@@ -99,3 +99,24 @@ def s2_attention() -> Parts:
         return (q_idx >= kv_idx) & (near | ((kv_block + h + 1) % stride == 0))
 
     return Parts(mask)
+
+
+@system(
+    "Sparse VideoGen",
+    source="Sparse VideoGen: Accelerating Video Diffusion Transformers with Spatial-Temporal "
+    "Sparsity, arXiv:2502.01776",
+    shape=(1, 4, 163, 163),
+)
+def sparse_videogen() -> Parts:
+    """Heads see either near frames or near places in all frames; text sees all and is seen."""
+    n_text, n_frame, n_frames, width = 19, 24, 6, 2
+    is_temporal = torch.tensor([0, 1, 1, 0], dtype=torch.int32)  # as found for each head
+
+    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        apart = (q_idx - n_text) % n_frame - (kv_idx - n_text) % n_frame
+        spatial = torch.abs(q_idx - kv_idx) < width * n_frame
+        temporal = torch.abs(apart) < width * n_frame // n_frames
+        near = torch.where(is_temporal[h] == 0, spatial, temporal)
+        return (q_idx < n_text) | (kv_idx < n_text) | near
+
+    return Parts(mask, data={"is_temporal": is_temporal})

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from attnc import library
 from examples.systems.catalogue import Parts, flags, integers, system
 
 
@@ -77,18 +78,52 @@ def dreamvideo_2() -> Parts:
 )
 def ir_diffusion() -> Parts:
     """Subjects do not see each other, neither in the image nor in references."""
-    n_image = 80
-    subject = torch.cat(
-        [
-            integers(0, 3, 2, 10, seed=243).repeat_interleave(8, dim=1),
-            integers(0, 3, 2, 9, seed=244).repeat_interleave(8, dim=1),
-        ],
-        dim=1,
-    )
-    assert subject.shape[1] > n_image  # the image, then its references
+    # In runs of 8 tokens: ten of the image, nine of its references.
+    subject = integers(0, 3, 2, 19, seed=243).repeat_interleave(8, dim=1)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         own, other = subject[b, q_idx], subject[b, kv_idx]
         return (own == 0) | (other == 0) | (own == other)
 
     return Parts(mask, data={"subject": subject})
+
+
+@system(
+    "FreeCustom",
+    source="FreeCustom: Tuning-Free Customized Image Generation for Multi-Concept Composition, "
+    "arXiv:2405.13870",
+    shape=(1, 2, 64, 192),
+)
+def freecustom() -> Parts:
+    """The image sees itself and the concepts in two references, whose weight is added there."""
+    n_image, n_references = 64, 128
+    keep = torch.cat([torch.ones(n_image, dtype=torch.bool), flags(0.5, n_references, seed=245)])
+    weight = torch.cat([torch.zeros(n_image), 3.0 * torch.ones(n_references)])
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return s + weight[kv_idx]
+
+    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return keep[kv_idx]
+
+    return Parts(mask, score, {"keep": keep, "weight": weight})
+
+
+@system(
+    "Ouroboros-Diffusion",
+    source="Ouroboros-Diffusion: Exploring Consistent Content Generation in Tuning-free Long Video "
+    "Diffusion, arXiv:2501.09019",
+    shape=(2, 2, 140, 140),
+    from_memory="that segments do not overlap, and that a frame sees itself whole",
+)
+def ouroboros() -> Parts:
+    """Frames see themselves and the subject in the other frames of a short segment."""
+    n_frame, n_segment = 20, 3  # tokens of a frame; frames of a segment
+    is_subject = flags(0.3, 2, 140, seed=246)
+    frames = library.chunked(n_frame)
+    segments = library.chunked(n_frame * n_segment)
+
+    def subject(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return is_subject[b, kv_idx]
+
+    return Parts(frames | (segments & subject), data={"is_subject": is_subject})

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import torch
+
 from attnc import library
 from examples.systems.catalogue import Parts, system
 

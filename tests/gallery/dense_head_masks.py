@@ -63,3 +63,13 @@ def s2_attention(data: Data) -> Dense:
         layout[head] += torch.eye(32) + torch.ones(31).diag(-1)
     blocks = torch.kron(layout, torch.ones(4, 4))
     return Dense(blocks.tril().bool())
+
+
+@dense
+def sparse_videogen(data: Data) -> Dense:
+    """A spatial and a temporal matrix of the video, a frame of text around both."""
+    ones = torch.ones(144, 144)
+    spatial = ones.triu(-47).tril(47)
+    temporal = torch.ones(24, 24).triu(-7).tril(7).repeat(6, 6)
+    heads = torch.stack([spatial, temporal, temporal, spatial])
+    return Dense(torch.nn.functional.pad(heads, (19, 0, 19, 0), value=1.0).bool())

@@ -44,3 +44,25 @@ def ir_diffusion(data: Data) -> Dense:
             queries = (subject[:80] == own).nonzero()
             visible[b, queries, (subject == other).nonzero().flatten()] = False
     return Dense(visible.unsqueeze(1))
+
+
+@dense
+def freecustom(data: Data) -> Dense:
+    """As released: the mask as a number, minus infinity outside the concepts."""
+    inside = data["keep"][64:]
+    added = torch.zeros(192, dtype=torch.float64)
+    added[64:] = torch.where(inside, 3.0, -torch.inf)
+    return Dense((added > -torch.inf).expand(64, 192), lambda scores: scores + added)
+
+
+@dense
+def ouroboros(data: Data) -> Dense:
+    """Frame by frame: the subject of its segment, then itself; the last segment is one frame."""
+    visible = torch.zeros(2, 1, 140, 140, dtype=torch.bool)
+    for segment in ([0, 1, 2], [3, 4, 5], [6]):
+        others = slice(20 * segment[0], 20 * (segment[-1] + 1))
+        for frame in segment:
+            own = slice(20 * frame, 20 * (frame + 1))
+            visible[:, 0, own, others] = data["is_subject"][:, None, others]
+            visible[:, 0, own, own] = True
+    return Dense(visible)

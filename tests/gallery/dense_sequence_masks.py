@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from gallery.harness import Data, Dense, dense
 
@@ -39,3 +41,17 @@ def synch_transformer(data: Data) -> Dense:
     """A band: what is left of all pairs without both corners."""
     every = torch.ones(118, 118)
     return Dense((every.tril(9) - every.tril(-10)).bool())
+
+
+@dense
+def sener_arrow(data: Data) -> Dense:
+    seen = [set(range(max(i - 12, 0), min(i + 13, 131))) | {0} for i in range(131)]
+    seen[0] = set(range(131))
+    gains = torch.ones(131, 1, dtype=torch.float64)
+    gains[0] = math.log(131, 64)
+    return Dense(rows(131, seen), lambda scores: scores * gains)
+
+
+@dense
+def equivariant_image_modeling(data: Data) -> Dense:
+    return Dense(rows(120, [set(range(max(i - 23, 0), i + 1)) for i in range(120)]))
