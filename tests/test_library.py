@@ -420,6 +420,16 @@ def test_kernel_of_an_entry_survives_copies_and_pickle(entry: library.Entry) -> 
         assert torch.equal(scored(again, n_heads, 0.5), scored(kernel, n_heads, 0.5))
 
 
+def test_lines_of_the_library_are_named() -> None:
+    """Where a mask of the library is explained, by the line that says it."""
+    mask = library.documents(documents_of(32).repeat_interleave(8)) & library.causal()
+
+    told = str(mask.analyze(256, 256, BLOCK_SIZE=64).why(1, 0))
+
+    assert "packing.py" in told
+    assert "return ids[q_idx] == ids[kv_idx]" in told
+
+
 def test_every_entry_is_public_and_documented() -> None:
     """By its name, with a sentence, a source and the family of its page."""
     for entry in ENTRIES:

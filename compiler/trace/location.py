@@ -41,20 +41,30 @@ def user_location() -> Location:
     """The innermost line of user code inside the running mod.
 
     Code of attnc and torch counts as user code only where there is no other, as for mods that
-    are themselves defined there. Source is looked up, not required: functions made by exec or
-    typed into a REPL have none.
+    are themselves defined there, in ``attnc.library`` above all. Source is looked up, not required:
+    functions made by exec or typed into a REPL have none.
     """
     if torch.compiler.is_dynamo_compiling():  # it has no frames, and tells the line itself
         return Location("<torch.compile>", 0, _UNKNOWN_SOURCE)
     outermost: FrameType | None = None
+    of_library: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not call_mod.__code__:
         if not frame.f_code.co_filename.startswith(_INTERNAL):
             return _location(frame)
+        if of_library is None and _module_of(frame).startswith("attnc.library."):
+            of_library = frame
         outermost, frame = frame, frame.f_back
-    if outermost is None or outermost.f_globals.get("__name__", "").startswith("attnc.trace"):
+    if of_library is not None:
+        return _location(of_library)
+    if outermost is None or _module_of(outermost).startswith("attnc.trace"):
         return Location("<builtin>", 0, _UNKNOWN_SOURCE)
     return _location(outermost)
+
+
+def _module_of(frame: FrameType) -> str:
+    name: str = frame.f_globals.get("__name__", "")
+    return name
 
 
 def break_graph(message: str) -> None:
