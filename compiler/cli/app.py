@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 from attnc.cli.console import write_error
 from attnc.errors import AttncError
 
-_TARGET = "FILE.py:NAME or module:NAME, a Kernel, mask_mod or score_mod"
+_TARGET = "FILE.py:NAME, module:NAME or library:NAME, a Kernel, mask_mod or score_mod"
 
 Target = Annotated[str | None, typer.Argument(help=_TARGET, show_default=False)]
 Expression = Annotated[
@@ -23,7 +23,15 @@ Expression = Annotated[
         show_default=False,
     ),
 ]
-ShapeText = Annotated[str, typer.Option("--shape", help="Sizes of the call", metavar="B,H,Lq,Lk,D")]
+ShapeText = Annotated[
+    str | None,
+    typer.Option(
+        "--shape",
+        help="Sizes of the call; 1,1,1024,1024,64 or those of the library's example, if left out",
+        metavar="B,H,Lq,Lk,D",
+        show_default=False,
+    ),
+]
 
 
 class _Commands(TyperGroup):
@@ -92,7 +100,7 @@ def inspect(
             metavar="STAGE",
         ),
     ] = "all",
-    shape: ShapeText = "1,1,1024,1024,64",
+    shape: ShapeText = None,
     machine: Annotated[
         str,
         typer.Option(
@@ -119,19 +127,38 @@ def inspect(
 def show(
     target: Target = None,
     expr: Expression = None,
-    shape: ShapeText = "1,1,1024,1024,64",
+    shape: ShapeText = None,
     block: Annotated[int, typer.Option(help="Queries and keys per tile", metavar="TOKENS")] = 64,
     batch: Annotated[int, typer.Option("--batch", help="Which batch")] = 0,
-    head: Annotated[int, typer.Option("--head", help="Which head")] = 0,
+    head: Annotated[
+        int | None,
+        typer.Option("--head", help="Which head; 0, or 0 to 3 in files, if left out"),
+    ] = None,
     why: Annotated[
         str | None,
         typer.Option(help="Explain one tile instead", metavar="ROW,COLUMN", show_default=False),
     ] = None,
+    png: Annotated[
+        str | None,
+        typer.Option("--png", help="Draw into a PNG", metavar="FILE", show_default=False),
+    ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option("--html", help="Draw into an HTML page", metavar="FILE", show_default=False),
+    ] = None,
+    names: Annotated[bool, typer.Option("--list", help="Name all that library: has")] = False,
 ) -> None:
-    """Draw a mask: its tiles by class; pair by pair where both lengths are 64 at the most."""
-    from attnc.cli.show import run
+    """Draw a mask or a score.
 
-    run(target, expr, shape, block, batch, head, why)
+    Masks by the classes of their tiles, pair by pair where both lengths are 64 at the most;
+    scores by what they make of a score.
+    """
+    from attnc.cli.show import Request, run, write_names
+
+    if names or target == "library:":
+        write_names()
+        return
+    run(Request(target, expr, shape, block, batch, head), why, png, html)
 
 
 @app.command()
@@ -185,13 +212,18 @@ def prove(
         str | None,
         typer.Option(help="It shows what OTHER shows", metavar="OTHER", show_default=False),
     ] = None,
-    q_len: Annotated[int, typer.Option(help="Queries", metavar="TOKENS")] = 1024,
+    q_len: Annotated[
+        int | None,
+        typer.Option(
+            help="Queries; 1024 or as the library's example, if left out", metavar="TOKENS"
+        ),
+    ] = None,
     kv_len: Annotated[
         int | None,
         typer.Option(help="Keys; as many as queries, if left out", metavar="TOKENS"),
     ] = None,
-    b: Annotated[int, typer.Option("--b", help="Batches")] = 1,
-    h: Annotated[int, typer.Option("--h", help="Query heads")] = 1,
+    b: Annotated[int | None, typer.Option("--b", help="Batches; 1, if left out")] = None,
+    h: Annotated[int | None, typer.Option("--h", help="Query heads; 1, if left out")] = None,
     budget: Annotated[
         int | None,
         typer.Option(help="Pairs to evaluate at the most; 134,217,728, if left out", min=0),
@@ -202,6 +234,7 @@ def prove(
 
     Exit code 0 if all hold, 1 if one is refuted, 3 if none is but one is undecided.
     """
+    from attnc.cli.options import lengths_for
     from attnc.cli.prove import Wanted, run
 
     named = {
@@ -215,7 +248,7 @@ def prove(
     compared = {"implies": implies, "equal": equal}
     wanted += [Wanted(name, other) for name, other in compared.items() if other is not None]
     sizes = {"Q_LEN": q_len, "KV_LEN": kv_len, "B": b, "H": h, "budget": budget}
-    given = {name: size for name, size in sizes.items() if size is not None}
+    given = lengths_for(target, sizes)
     raise typer.Exit(run(target, expr, wanted, given, as_json))
 
 

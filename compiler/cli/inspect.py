@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attnc.cli.console import Language, write, write_heading
-from attnc.cli.options import of_user_code, parsed_shape, require_choice
+from attnc.cli.options import of_user_code, parsed_shape, require_choice, shape_for
 from attnc.cli.target import load_target
 from attnc.stages import DTYPES, MACHINES, Inspection
 
@@ -30,7 +30,7 @@ def run(
     target: str | None,
     expression: str | None,
     stage: str,
-    shape: str,
+    shape: str | None,
     machine: str,
     dtype: str | None,
 ) -> None:
@@ -41,7 +41,7 @@ def run(
         require_choice("--dtype", dtype, DTYPES)
     if stage in _GPU_ONLY and machine.startswith("cpu"):
         machine = "triton"
-    sizes = parsed_shape(shape)
+    sizes = parsed_shape(shape_for(target, shape))
     mod = load_target(target, expression)
     inspection = of_user_code(
         target or "--expr",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
-from attnc.cli.target import raised
+from attnc.cli.target import library_entry, raised
 from attnc.errors import AttncError, OptionValueError, TargetCodeError
 from attnc.trace.location import call_mod
 
 _T = TypeVar("_T")
 
 _LARGEST_SIZE = (1 << 31) - 1
+_USUAL_SHAPE = "1,1,1024,1024,64"
+_USUAL_LENGTH = 1024
+_USUAL_HEAD_DIM = 64
 
 
 def parsed_shape(text: str) -> tuple[int, int, int, int, int]:
@@ -34,6 +37,30 @@ def parsed_shape(text: str) -> tuple[int, int, int, int, int]:
         raise OptionValueError(option="--shape", value=text, problem=problem)
     b, h, n_queries, n_keys, head_dim = numbers
     return b, h, n_queries, n_keys, head_dim
+
+
+def shape_for(target: str | None, given: str | None) -> str:
+    """``--shape`` as typed; without it that of the library's example, else the usual one."""
+    if given is not None:
+        return given
+    entry = library_entry(target)
+    if entry is None:
+        return _USUAL_SHAPE
+    return ",".join(map(str, (*entry.shape, _USUAL_HEAD_DIM)))
+
+
+def lengths_for(target: str | None, given: Mapping[str, int | None]) -> dict[str, int]:
+    """The sizes that were typed of ``B, H, Q_LEN, KV_LEN``; others are those of the library's
+    example, lengths only if neither was typed, or the usual ones."""
+    typed = {name: size for name, size in given.items() if size is not None}
+    entry = library_entry(target)
+    if entry is None:
+        return {"Q_LEN": _USUAL_LENGTH, **typed}
+    n_batch, n_heads, n_queries, n_keys = entry.shape
+    sizes = {"B": n_batch, "H": n_heads}
+    if not {"Q_LEN", "KV_LEN"} & typed.keys():
+        sizes |= {"Q_LEN": n_queries, "KV_LEN": n_keys}
+    return {"Q_LEN": _USUAL_LENGTH, **sizes, **typed}
 
 
 def require_choice(option: str, value: str, choices: Iterable[str]) -> None:

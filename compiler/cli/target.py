@@ -1,4 +1,4 @@
-"""From what is typed on the command line to a function: FILE.py:NAME, module:NAME or --expr."""
+"""From what is typed on the command line to a function: a name in a file, module or the library."""
 
 from __future__ import annotations
 
@@ -27,14 +27,19 @@ from attnc.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_EXPRESSION = "<--expr>"
+    from attnc.library import Entry
+
+#: What targets in ``attnc.library`` begin with.
+LIBRARY = "library:"
 
 
 def load_target(target: str | None, expression: str | None) -> Callable[..., Any]:
     """The function that the command line names.
 
     Args:
-        target: FILE.py:NAME or module:NAME; NAME may have dots.
+        target: FILE.py:NAME or module:NAME, where NAME may have dots; library:NAME for the example
+            of an entry of ``attnc.library``; library:EXPRESSION for what an expression in its names
+            gives, as ``library:causal() & sliding_window(100)``.
         expression: Source of a lambda, in place of ``target``. It may use ``torch``, ``math`` and
             ``attnc``.
 
@@ -51,12 +56,40 @@ def load_target(target: str | None, expression: str | None) -> Callable[..., Any
     elif expression is None:
         raise TargetChoiceError(given="no function was given")
     else:
-        name, value = f"--expr {expression!r}", _evaluated(expression)
+        name = f"--expr {expression!r}"
+        value = _evaluated(expression, name, "<--expr>", {})
     if not callable(value) or isinstance(value, type):
         raise TargetKindError(target=name, got=_described(value))
     mod_kind(value)
     mod: Callable[..., Any] = value
     return mod
+
+
+def library_entry(target: str | None) -> Entry | None:
+    """The entry of the library whose example ``target`` names, if it names one."""
+    if target is None or not target.startswith(LIBRARY):
+        return None
+    from attnc.library import ENTRIES
+
+    return ENTRIES.get(target.removeprefix(LIBRARY).strip())
+
+
+def _of_library(target: str) -> Any:
+    """The example of an entry, or the value of an expression."""
+    from attnc import library
+
+    entry = library_entry(target)
+    if entry is not None:
+        return entry.kernel()
+    text = target.removeprefix(LIBRARY).strip()
+    if not text or text.isidentifier():
+        close = difflib.get_close_matches(text, library.ENTRIES, n=3)
+        meant = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise TargetNameError(
+            place="library", name=text, instead=f"{meant}`attnc show --list` names all entries."
+        )
+    names = {name: getattr(library, name) for name in library.__all__}
+    return _evaluated(text, target, "<library>", names)
 
 
 def _described(value: Any) -> str:
@@ -68,6 +101,8 @@ def _described(value: Any) -> str:
 
 
 def _named(target: str) -> Any:
+    if target.startswith(LIBRARY):
+        return _of_library(target)
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise TargetSyntaxError(target=target)
@@ -142,7 +177,15 @@ def _module(name: str) -> ModuleType:
             raise TargetMissingError(place=name, instead=instead) from error
 
 
-def _evaluated(expression: str) -> Any:
+def _evaluated(expression: str, place: str, file: str, names: dict[str, Any]) -> Any:
+    """Value of an expression in ``torch``, ``math``, ``attnc`` and ``names``.
+
+    Args:
+        expression: What was typed.
+        place: What errors call it.
+        file: What stands for its file in the locations of code.
+        names: More names, with their values.
+    """
     import math
 
     import torch
@@ -151,10 +194,10 @@ def _evaluated(expression: str) -> Any:
 
     # Python asks linecache for source; errors then show the text of the expression.
     lines = [f"{line}\n" for line in expression.splitlines()]
-    linecache.cache[_EXPRESSION] = (len(expression), None, lines, _EXPRESSION)
-    with _user_code(f"--expr {expression!r}", None):
-        code = compile(expression.strip(), _EXPRESSION, "eval")
-        return eval(code, {"torch": torch, "math": math, "attnc": attnc})
+    linecache.cache[file] = (len(expression), None, lines, file)
+    with _user_code(place, None):
+        code = compile(expression.strip(), file, "eval")
+        return eval(code, {"torch": torch, "math": math, "attnc": attnc, **names})
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def block_causal(size: int) -> Mod:
     _FAMILY,
     example="block_diffusion(24, 6)",
     shape=(1, 1, 48, 48),
-    source="Arriola et al. 2025 (BD3-LM), arXiv:2503.09573, section 3.3",
+    source="Arriola et al. 2025 (BD3-LM), arXiv:2503.09573",
 )
 def block_diffusion(length: int, block: int) -> Mod:
     """Noised tokens, then the clean ones: as block diffusion trains in one pass.

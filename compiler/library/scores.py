@@ -100,7 +100,10 @@ def relative_bias(table: torch.Tensor) -> Mod:
 
 @entry(
     _FAMILY,
-    example="relative_bias_2d(torch.randn(2, 15, 15), (8, 8))",
+    example=(
+        "relative_bias_2d("
+        "-torch.arange(-7.0, 8)[:, None].hypot(torch.arange(-7.0, 8)).repeat(2, 1, 1), (8, 8))"
+    ),
     shape=(1, 2, 64, 64),
     source="Liu et al. 2021 (Swin), arXiv:2103.14030, section 3.2",
 )
@@ -130,7 +133,7 @@ def relative_bias_2d(table: torch.Tensor, grid: Sequence[int]) -> Mod:
 
 @entry(
     _FAMILY,
-    example="t5_bias(torch.randn(32, 2))",
+    example="t5_bias(torch.linspace(0, -3, 16).repeat(2, 2).T)",
     shape=(1, 2, 48, 48),
     source="Raffel et al. 2019 (T5), arXiv:1910.10683, and its released code",
 )
@@ -169,7 +172,7 @@ def t5_bias(table: torch.Tensor, *, bidirectional: bool = True, max_distance: in
     _FAMILY,
     example="periodic_bias(alibi_slopes(4), 6)",
     shape=(1, 4, 48, 48),
-    source="Fan et al. 2021 (FaceFormer), arXiv:2112.05329, section 3.3",
+    source="Fan et al. 2021 (FaceFormer), arXiv:2112.05329",
 )
 def periodic_bias(slopes: torch.Tensor, period: int) -> Mod:
     """Subtracts a slope of each head times the number of whole periods between query and key.
@@ -189,10 +192,10 @@ def periodic_bias(slopes: torch.Tensor, period: int) -> Mod:
 
 @entry(
     _FAMILY,
-    example="log_n_scaling(512)",
+    example="log_n_scaling(16)",
     shape=(1, 1, 48, 48),
     source="Chiang and Cholak 2022, arXiv:2202.12172; from a trained length on as in Qwen, "
-    "arXiv:2309.16609, section 2.3.3",
+    "arXiv:2309.16609",
 )
 def log_n_scaling(n_trained: int) -> Mod:
     """Multiplies scores by the log of the query's place to the base ``n_trained``, at least by 1.

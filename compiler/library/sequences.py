@@ -137,7 +137,7 @@ def prefix_lm(length: int | torch.Tensor) -> Mod:
     _FAMILY,
     example="strided(8)",
     shape=(1, 1, 48, 48),
-    source="Child et al. 2019 (Sparse Transformer), arXiv:1904.10509, section 4.2",
+    source="Child et al. 2019 (Sparse Transformer), arXiv:1904.10509: strided attention",
 )
 def strided(stride: int) -> Mod:
     """Causal: the last ``stride`` keys, and every key a multiple of ``stride`` back."""
@@ -154,7 +154,7 @@ def strided(stride: int) -> Mod:
     _FAMILY,
     example="fixed(8, 2)",
     shape=(1, 1, 48, 48),
-    source="Child et al. 2019 (Sparse Transformer), arXiv:1904.10509, section 4.2",
+    source="Child et al. 2019 (Sparse Transformer), arXiv:1904.10509: fixed attention",
 )
 def fixed(stride: int, n_summary: int = 1) -> Mod:
     """Causal: the query's own chunk of ``stride`` keys, and the last ``n_summary`` of each."""

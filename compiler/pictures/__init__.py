@@ -1,0 +1,19 @@
+"""Pictures of masks and scores: as text, PNG and HTML."""
+
+from attnc.pictures.drawing import Curve, Drawing, Heat, Pairs, Tiles, content_of
+from attnc.pictures.html import html_page
+from attnc.pictures.png import png_bytes
+from attnc.pictures.text import plain, text_lines
+
+__all__ = [
+    "Curve",
+    "Drawing",
+    "Heat",
+    "Pairs",
+    "Tiles",
+    "content_of",
+    "html_page",
+    "plain",
+    "png_bytes",
+    "text_lines",
+]
