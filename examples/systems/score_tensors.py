@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from examples.systems.catalogue import Parts, integers, normal, system
 
 
@@ -63,3 +65,24 @@ def maft() -> Parts:
 
     data = {"of_queries": of_queries, "of_keys": of_keys, "offset": offset}
     return Parts(score=score, data=data, learned=("of_queries", "of_keys"))
+
+
+@system(
+    "Attention Regulation",
+    source="Enhancing Semantic Fidelity in Text-to-Image Synthesis: Attention Regulation in "
+    "Diffusion Models, arXiv:2403.06381",
+    shape=(2, 2, 100, 77),
+    from_memory="that the edit is added to scores",
+)
+def attention_regulation() -> Parts:
+    """An edit of the scores of target words, found by a few steps along its gradient."""
+    number = torch.zeros(2, 77, dtype=torch.int32)  # 0: no target word
+    number[0, [2, 5, 9]] = number[1, [1, 3, 4]] = torch.tensor([1, 2, 3], dtype=torch.int32)
+    edit = 0.5 * normal(2, 2, 100, 3, seed=370)
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        target = number[b, kv_idx]
+        edited = s + edit[b, h, q_idx, torch.clamp(target - 1, min=0)]
+        return torch.where(target != 0, edited, s)
+
+    return Parts(score=score, data={"number": number, "edit": edit}, learned=("edit",))

@@ -27,3 +27,15 @@ def maft(data: Data) -> Dense:
         return scores + torch.einsum("bhkar,baqkr->bhqk", data["of_keys"], bins)
 
     return Dense(None, placed)
+
+
+@dense
+def attention_regulation(data: Data) -> Dense:
+    """The columns of target words, taken out, edited and put back."""
+    targets = torch.tensor([[2, 5, 9], [1, 3, 4]])
+
+    def edited(scores: torch.Tensor) -> torch.Tensor:
+        columns = targets[:, None, None].expand(2, 2, 100, 3)
+        return scores.scatter(-1, columns, scores.gather(-1, columns) + data["edit"])
+
+    return Dense(None, edited)
