@@ -181,3 +181,14 @@ def inf_dit() -> Parts:
         return (down >= 0) & (down <= 1) & (right >= 0) & (right <= 1)
 
     return Parts(mask)
+
+
+@system(
+    "RASM",
+    source="Regional Attention for Shadow Removal, arXiv:2411.14201",
+    shape=(1, 2, 143, 143),
+    from_memory="that no table of relative places is added, as some versions of NATTEN do",
+)
+def rasm() -> Parts:
+    """Every second place around each, in shadow or not: where it is, is a channel of the input."""
+    return Parts(library.neighborhood((11, 13), 5, dilation=2))

@@ -32,7 +32,7 @@ def mw_mae() -> Parts:
     source="MoA: Mixture of Sparse Attention for Automatic Large Language Model Compression, "
     "arXiv:2406.14909",
     shape=(1, 4, 150, 150),
-    from_memory="that the span of a head is linear in the length",
+    from_memory="that the rule of a head is linear in the length",
 )
 def moa() -> Parts:
     """Each head has first keys and a span of its own, which grows with the length by its rule."""

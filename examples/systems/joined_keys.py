@@ -15,17 +15,17 @@ from examples.systems.catalogue import Parts, flags, integers, system
     source="MaX4Zero: Masked Extended Attention for Zero-Shot Virtual Try-On In The Wild, "
     "arXiv:2406.15331",
     shape=(2, 2, 81, 162),
-    from_memory="that all of the target sees the garment",
 )
 def max4zero() -> Parts:
-    """The target sees itself and, of the warped reference, the garment."""
+    """The target sees itself; where it is painted anew also the garment of the reference."""
     n_target = 81
-    garment = flags(0.3, 2, n_target, seed=240)
+    painted, garment = flags(0.4, 2, n_target, seed=247), flags(0.3, 2, n_target, seed=240)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return (kv_idx < n_target) | garment[b, torch.clamp(kv_idx - n_target, min=0)]
+        of_garment = garment[b, torch.clamp(kv_idx - n_target, min=0)]
+        return (kv_idx < n_target) | (painted[b, q_idx] & of_garment)
 
-    return Parts(mask, data={"garment": garment})
+    return Parts(mask, data={"painted": painted, "garment": garment})
 
 
 @system(

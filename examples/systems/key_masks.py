@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from attnc import library
 from examples.systems.catalogue import Parts, flags, integers, normal, system
 
@@ -30,7 +32,8 @@ def zero_guidance() -> Parts:
     "DialoKG",
     source="DialoKG: Knowledge-Structure Aware Task-Oriented Dialogue Generation, arXiv:2204.09149",
     shape=(2, 2, 120, 120),
-    from_memory="the threshold, and that dropped triples do not even see themselves",
+    from_memory="the threshold, and that dropped triples do not even see themselves; the released "
+    "code leaves triples out of the input instead",
 )
 def dialokg() -> Parts:
     """Causal; triples of a knowledge graph are seen if the graph gives them enough weight."""
@@ -47,56 +50,27 @@ def dialokg() -> Parts:
 
 
 @system(
-    "DesignEdit",
-    source="DesignEdit: Multi-Layered Latent Decomposition and Fusion for Unified & Accurate "
-    "Image Editing, arXiv:2403.14487",
-    shape=(2, 2, 121, 121),
-    from_memory="that the mask is resized to a layer by taking every second pixel",
-)
-def designedit() -> Parts:
-    """Nothing sees the region to be removed, which is drawn at twice the layer's resolution."""
-    side = 11
-    removed = flags(0.3, 2, 2 * side, 2 * side, seed=223)
-
-    def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return ~removed[b, kv_idx // side * 2, kv_idx % side * 2]
-
-    return Parts(mask, data={"removed": removed})
-
-
-@system(
-    "Masked denoising",
-    source="Masked Image Training for Generalizable Deep Image Denoising, arXiv:2303.13132",
-    shape=(2, 2, 144, 144),
-    from_memory="windows as in Swin; that a masked token is hidden as a key and does not even see "
-    "itself",
-)
-def masked_denoising() -> Parts:
-    """Windows of an image in which tokens drawn at random are hidden."""
-    hidden = flags(0.75, 2, 144, seed=224)
-
-    def is_kept(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return ~hidden[b, kv_idx]
-
-    return Parts(library.windows((12, 12), 4) & is_kept, data={"hidden": hidden})
-
-
-@system(
     "ViCo",
     source="ViCo: Detail-Preserving Visual Condition for Personalized Text-to-Image Generation, "
     "arXiv:2306.00971",
     shape=(2, 2, 90, 110),
-    from_memory="that the threshold is one number for each image",
 )
 def vico() -> Parts:
-    """Keys of a reference image, of which attention of an earlier pass above a threshold is left."""
-    earlier = normal(2, 110, seed=225).softmax(dim=1)
-    threshold = earlier.mean(dim=1)
+    """Places of a reference image whose attention to a token exceeds Otsu's threshold."""
+    earlier = (0.4 * normal(2, 110, seed=225)).softmax(dim=1)
+    lowest, highest = earlier.amin(1, keepdim=True), earlier.amax(1, keepdim=True)
+    scaled = (earlier - lowest) / (highest - lowest)
+    is_above = scaled[:, None] >= torch.arange(1, 10)[:, None] / 10  # (B, thresholds, keys)
+    share = is_above.float().mean(dim=2)
+    mean_above = (scaled[:, None] * is_above).mean(dim=2) / share
+    mean_below = (scaled[:, None] * ~is_above).mean(dim=2) / (1 - share)
+    between = share * (1 - share) * (mean_above - mean_below).square()
+    threshold = (between.argmax(dim=1) + 1) / 10
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return earlier[b, kv_idx] > threshold[b]
+        return scaled[b, kv_idx] >= threshold[b]
 
-    return Parts(mask, data={"earlier": earlier, "threshold": threshold})
+    return Parts(mask, data={"scaled": scaled, "threshold": threshold})
 
 
 @system(

@@ -31,21 +31,22 @@ def mask2former() -> Parts:
     "SEEM, predicted masks",
     source="Segment Everything Everywhere All at Once, arXiv:2304.06718",
     shape=(2, 2, 33, 144),
-    from_memory="order of queries, and that only those of prompts may see nothing",
 )
 def seem_masks() -> Parts:
-    """Object queries see the predicted regions, the prompts after them the regions drawn."""
-    n_objects, n_prompts = 24, 9
-    predicted = flags(0.2, 2, n_objects, 144, seed=231)
-    drawn = flags(0.1, 2, n_prompts, 144, seed=232)
-    drawn[:, 4] = False
+    """As Mask2Former; memory, the last rows, sees the region that the last round selected."""
+    n_queries, n_memory = 24, 9
+    predicted = flags(0.2, 2, n_queries, 144, seed=231)
+    predicted[0, 7] = False
+    selected = flags(0.1, 2, 1, 144, seed=232)
+    selected[1] = False
+    is_empty = ~torch.cat([predicted, selected.expand(2, n_memory, 144)], dim=1).any(dim=-1)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        of_object = predicted[b, torch.clamp(q_idx, max=n_objects - 1), kv_idx]
-        of_prompt = drawn[b, torch.clamp(q_idx - n_objects, min=0), kv_idx]
-        return torch.where(q_idx < n_objects, of_object, of_prompt)
+        of_query = predicted[b, torch.clamp(q_idx, max=n_queries - 1), kv_idx]
+        seen = torch.where(q_idx < n_queries, of_query, selected[b, 0, kv_idx])
+        return seen | is_empty[b, q_idx]
 
-    return Parts(mask, data={"predicted": predicted, "drawn": drawn})
+    return Parts(mask, data={"predicted": predicted, "selected": selected, "is_empty": is_empty})
 
 
 @system(
@@ -53,17 +54,16 @@ def seem_masks() -> Parts:
     source="Attention-Challenging Multiple Instance Learning for Whole Slide Image "
     "Classification, arXiv:2311.07125",
     shape=(1, 2, 5, 300),
-    from_memory="that every branch hides a random share of its own largest instances",
 )
 def acmil() -> Parts:
-    """A few pooling queries over many patches; of those each liked best, some are hidden from it."""
-    n_best = 20
-    liked = normal(1, 5, 300, seed=233)
-    least = liked.topk(n_best, dim=-1).values[..., -1:]
-    hidden = (liked >= least) & flags(0.6, 1, 5, 300, seed=234)
+    """A few pooling queries over many patches; of those each likes best some are hidden from it."""
+    n_best, n_hidden = 20, 12
+    best = normal(1, 2, 5, 300, seed=233).topk(n_best).indices
+    drawn = normal(1, 2, 5, n_best, seed=234).argsort()[..., :n_hidden]
+    hidden = torch.zeros(1, 2, 5, 300, dtype=torch.bool).scatter(3, best.gather(3, drawn), True)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return ~hidden[b, q_idx, kv_idx]
+        return ~hidden[b, h, q_idx, kv_idx]
 
     return Parts(mask, data={"hidden": hidden})
 

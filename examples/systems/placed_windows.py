@@ -1,4 +1,4 @@
-"""Systems with windows whose place, or whose content, is captured."""
+"""Systems with windows whose place is captured."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from attnc import library
 from examples.systems.catalogue import Parts, integers, system
 
 _MONOTONIC = "A study of latent monotonic attention variants, arXiv:2103.16710"
@@ -72,23 +71,3 @@ def polyphase_anchoring() -> Parts:
         return (q_row == kv_row) & (q_column == kv_column)
 
     return Parts(mask, data={"anchor": anchor})
-
-
-@system(
-    "RASM",
-    source="Regional Attention for Shadow Removal, arXiv:2411.14201",
-    shape=(2, 2, 143, 143),
-    from_memory="that regions are neighbourhoods that move inwards at borders, that light places "
-    "see all of theirs, and dark places themselves too",
-)
-def rasm() -> Parts:
-    """Places in the shadow see those around them that are not."""
-    rows, columns = 11, 13
-    shadow = torch.zeros(2, rows, columns, dtype=torch.bool)
-    shadow[0, 2:9, 3:8] = shadow[1, :6, 6:] = True
-    shadow = shadow.flatten(1)
-
-    def reads(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return ~(shadow[b, q_idx] & shadow[b, kv_idx]) | (q_idx == kv_idx)
-
-    return Parts(library.neighborhood((rows, columns), 7) & reads, data={"shadow": shadow})

@@ -6,7 +6,9 @@ from typing import Any
 
 import torch
 
-from examples.systems.catalogue import Parts, flags, integers, system
+import attnc
+from attnc import library
+from examples.systems.catalogue import Parts, flags, integers, normal, system
 
 
 @system(
@@ -66,3 +68,45 @@ def falip() -> Parts:
         return torch.where(q_idx == 0, s + fovea[b, kv_idx], s)
 
     return Parts(score=score, data={"fovea": fovea})
+
+
+@system(
+    "DesignEdit",
+    source="DesignEdit: Multi-Layered Latent Decomposition and Fusion for Unified & Accurate "
+    "Image Editing, arXiv:2403.14487",
+    shape=(2, 2, 121, 121),
+)
+def designedit() -> Parts:
+    """Keys inside the region to be removed become zero, partly at its border: so do scores."""
+    side = 11
+    removed = torch.zeros(2, 1, 2 * side, 2 * side)
+    removed[1, :, 3:16, 7:18] = 1.0  # in the layer that is painted anew; the other is the source
+    kept = 1 - torch.nn.functional.interpolate(removed, size=(side, side), mode="bilinear")
+    kept = kept.flatten(1)
+
+    def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return s * kept[b, kv_idx]
+
+    return Parts(score=score, data={"kept": kept})
+
+
+@system(
+    "Masked denoising",
+    source="Masked Image Training for Generalizable Deep Image Denoising, arXiv:2303.13132",
+    shape=(2, 2, 144, 144),
+    from_memory="Q, K and V without bias, so that those of hidden tokens are zero",
+)
+def masked_denoising() -> Parts:
+    """Windows of Swin where tokens drawn at random are zero: of their scores the table is left."""
+    hidden = flags(0.75, 2, 144, seed=224)
+    table = normal(2, 7, 7, seed=227)
+
+    def hide(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return torch.where(hidden[b, q_idx] | hidden[b, kv_idx], 0.0, s)
+
+    return Parts(
+        library.windows((12, 12), 4, shift=2),
+        attnc.kernel(hide).then(library.relative_bias_2d(table, (12, 12))),
+        {"hidden": hidden, "table": table},
+        learned=("table",),
+    )

@@ -50,22 +50,22 @@ def bounded_attention_text() -> Parts:
     source="PrimeComposer: Faster Progressively Combined Diffusion for Image Composition with "
     "Attention Steering, arXiv:2403.05053",
     shape=(2, 2, 121, 77),
-    from_memory="that other tokens are seen from everywhere; attention of another stream takes its "
-    "Q and K there",
 )
 def primecomposer() -> Parts:
-    """Tokens of the subject are seen only from the region where it is put."""
+    """Tokens of the subject are seen only from its shape, put into a box of the image."""
     side = 11
     box = torch.tensor([[1, 2, 6, 7], [0, 4, 5, 11]])  # top, left, bottom, right
+    shape = flags(0.7, 2, side, side, seed=257)  # from the corner of the box on
     is_subject = flags(0.1, 2, 77, seed=255)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         row, column = q_idx // side, q_idx % side
         in_rows = (row >= box[b, 0]) & (row < box[b, 2])
-        in_region = in_rows & (column >= box[b, 1]) & (column < box[b, 3])
-        return in_region | ~is_subject[b, kv_idx]
+        in_box = in_rows & (column >= box[b, 1]) & (column < box[b, 3])
+        in_shape = shape[b, row - box[b, 0], column - box[b, 1]]
+        return (in_box & in_shape) | ~is_subject[b, kv_idx]
 
-    return Parts(mask, data={"box": box, "is_subject": is_subject})
+    return Parts(mask, data={"box": box, "shape": shape, "is_subject": is_subject})
 
 
 @system(

@@ -82,17 +82,23 @@ def bounded_attention() -> Parts:
     "SEEM, groups of queries",
     source="Segment Everything Everywhere All at Once, arXiv:2304.06718",
     shape=(2, 2, 101, 101),
-    from_memory="which kinds read which",
 )
 def seem_groups() -> Parts:
-    """Which kind of query reads which other is a table: of objects, classes, texts, places."""
-    kind = integers(0, 4, 2, 101, seed=205)
-    reads = torch.tensor([[1, 0, 1, 1], [0, 1, 1, 1], [0, 0, 1, 0], [0, 0, 0, 1]]).bool()
+    """Which kind of query or token reads which other is a table; tokens may be padding."""
+    # Queries for objects, texts and places, tokens of texts and of places, memory of places.
+    sizes, n_queries = torch.tensor([25, 25, 25, 12, 8, 6]), 75
+    kind = torch.arange(6).repeat_interleave(sizes)
+    reads = torch.zeros(6, 6, dtype=torch.bool)
+    for reader, read in enumerate(([0], [1, 3], [2, 4, 5], [1, 3], [4], [5])):
+        reads[reader, read] = True
+    is_padding = flags(0.3, 2, 101, seed=205)
+    is_padding[:, :n_queries] = is_padding[:, 95:] = False
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return reads[kind[b, q_idx], kind[b, kv_idx]]
+        are_real = ~is_padding[b, q_idx] & ~is_padding[b, kv_idx]
+        return reads[kind[q_idx], kind[kv_idx]] & are_real
 
-    return Parts(mask, data={"kind": kind, "reads": reads})
+    return Parts(mask, data={"kind": kind, "reads": reads, "is_padding": is_padding})
 
 
 @system(

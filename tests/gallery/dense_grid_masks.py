@@ -165,3 +165,18 @@ def nearest(place: int, n: int, size: int) -> list[int]:
 def inward(n: int, size: int) -> torch.Tensor:
     """(n, n), 1 where a place is among the ``size`` closest, an odd number, else 0."""
     return torch.stack([torch.eye(n)[nearest(place, n, size)].sum(0) for place in range(n)])
+
+
+@dense
+def rasm(data: Data) -> Dense:
+    """Every second row and column, then slices of five of those that hold the place."""
+    visible = torch.zeros(11, 13, 11, 13, dtype=torch.bool)
+    for row in range(11):
+        for column in range(13):
+            spans = []
+            for place, length in ((row, 11), (column, 13)):
+                like = list(range(place % 2, length, 2))
+                first = min(max(place // 2 - 2, 0), len(like) - 5)
+                spans.append(torch.tensor(like[first : first + 5]))
+            visible[row, column, spans[0][:, None], spans[1]] = True
+    return Dense(visible.reshape(143, 143))

@@ -8,8 +8,11 @@ from gallery.harness import Data, Dense, dense
 
 @dense
 def max4zero(data: Data) -> Dense:
+    """As released: extended rows inside the painted region, plain ones outside."""
     target = torch.ones(2, 81, 81, dtype=torch.bool)
-    reference = data["garment"].unsqueeze(1).repeat(1, 81, 1)
+    reference = torch.zeros(2, 81, 81, dtype=torch.bool)
+    for rows, painted, garment in zip(reference, data["painted"], data["garment"], strict=True):
+        rows[painted] = garment
     return Dense(torch.cat([target, reference], dim=2).unsqueeze(1))
 
 

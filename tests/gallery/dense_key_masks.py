@@ -23,30 +23,17 @@ def dialokg(data: Data) -> Dense:
 
 
 @dense
-def designedit(data: Data) -> Dense:
-    """The mask resized by slices, flattened to keys."""
-    keys = data["removed"][:, ::2, ::2].flatten(1).logical_not()
-    return Dense(keys[:, None, None])
-
-
-@dense
-def masked_denoising(data: Data) -> Dense:
-    """Windows as an axis of their own; of each, the rows and columns that are left."""
-    parted = torch.arange(144).reshape(3, 4, 3, 4).permute(0, 2, 1, 3).reshape(9, 16)
-    visible = torch.zeros(2, 144, 144, dtype=torch.bool)
-    for b, hidden in enumerate(data["hidden"]):
-        for window in parted:
-            visible[b, window[:, None], window[~hidden[window]]] = True
-    return Dense(visible.unsqueeze(1))
-
-
-@dense
 def vico(data: Data) -> Dense:
+    """As released: one threshold after the other; the first that parts keys best."""
     visible = torch.zeros(2, 1, 1, 110, dtype=torch.bool)
-    for b, (earlier, threshold) in enumerate(
-        zip(data["earlier"].tolist(), data["threshold"].tolist(), strict=True)
-    ):
-        visible[b, ..., [key for key, value in enumerate(earlier) if value > threshold]] = True
+    for b, keys in enumerate(data["scaled"]):
+        best = 0.0
+        for tenths in range(1, 10):
+            low, high = keys[keys < tenths / 10], keys[keys >= tenths / 10]
+            between = len(low) / 110 * len(high) / 110 * (low.mean() - high.mean()) ** 2
+            if between > best:
+                best = float(between)
+                visible[b, 0, 0] = keys >= tenths / 10
     return Dense(visible)
 
 

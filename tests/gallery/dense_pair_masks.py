@@ -16,17 +16,21 @@ def mask2former(data: Data) -> Dense:
 
 @dense
 def seem_masks(data: Data) -> Dense:
-    return Dense(torch.cat([data["predicted"], data["drawn"]], dim=1).unsqueeze(1))
+    """As released: masks joined, then cleared in rows that would hide everything."""
+    hidden = torch.cat([~data["predicted"], ~data["selected"].repeat(1, 9, 1)], dim=1)
+    hidden[torch.where(hidden.sum(-1) == hidden.shape[-1])] = False
+    return Dense(~hidden.unsqueeze(1))
 
 
 @dense
 def acmil(data: Data) -> Dense:
-    """As released: indices of what is hidden, put into a matrix of ones."""
-    visible = torch.ones(1, 5, 300)
-    for query in range(5):
-        indices = data["hidden"][0, query].nonzero().flatten()
-        visible[0, query].index_fill_(0, indices, 0.0)
-    return Dense(visible.bool().unsqueeze(1))
+    """Pairs that are hidden, one after the other, taken out of a matrix of ones."""
+    visible = torch.ones(1, 2, 5, 300, dtype=torch.bool)
+    hidden = data["hidden"].nonzero().tolist()
+    assert len(hidden) == 2 * 5 * 12
+    for b, head, query, key in hidden:
+        visible[b, head, query, key] = False
+    return Dense(visible)
 
 
 @dense

@@ -36,19 +36,3 @@ def polyphase_anchoring(data: Data) -> Dense:
         for window in parted:
             visible[b, 0, window[:, None], window] = True
     return Dense(visible)
-
-
-@dense
-def rasm(data: Data) -> Dense:
-    """Neighbourhoods as slices of the image; a dark place takes what is light, and itself."""
-    visible = torch.zeros(2, 1, 11, 13, 11, 13, dtype=torch.bool)
-    shadow = data["shadow"].reshape(2, 11, 13)
-    for row in range(11):
-        for column in range(13):
-            top, left = min(max(row - 3, 0), 4), min(max(column - 3, 0), 6)
-            around = (slice(top, top + 7), slice(left, left + 7))
-            for b in range(2):
-                seen = visible[b, 0, row, column]
-                seen[around] = ~shadow[b][around] if shadow[b, row, column] else True
-                seen[row, column] = True
-    return Dense(visible.reshape(2, 1, 143, 143))

@@ -31,8 +31,10 @@ def bounded_attention_text(data: Data) -> Dense:
 def primecomposer(data: Data) -> Dense:
     """Regions cut out by slices, as columns of the subject's tokens."""
     region = torch.zeros(2, 11, 11, dtype=torch.bool)
-    for image, (top, left, bottom, right) in zip(region, data["box"].tolist(), strict=True):
-        image[top:bottom, left:right] = True
+    for image, shape, (top, left, bottom, right) in zip(
+        region, data["shape"], data["box"].tolist(), strict=True
+    ):
+        image[top:bottom, left:right] = shape[: bottom - top, : right - left]
     visible = torch.ones(2, 121, 77, dtype=torch.bool)
     for b, token in data["is_subject"].nonzero().tolist():
         visible[b, :, token] = region[b].flatten()
