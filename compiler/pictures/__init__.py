@@ -1,11 +1,12 @@
 """Pictures of masks and scores: as text, PNG and HTML."""
 
-from attnc.pictures.drawing import Curve, Drawing, Heat, Pairs, Tiles, content_of
+from attnc.pictures.drawing import Content, Curve, Drawing, Heat, Pairs, Tiles, content_of
 from attnc.pictures.html import html_page
 from attnc.pictures.png import png_bytes
 from attnc.pictures.text import plain, text_lines
 
 __all__ = [
+    "Content",
     "Curve",
     "Drawing",
     "Heat",
