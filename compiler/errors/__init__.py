@@ -51,6 +51,11 @@ from attnc.errors.integrations import (
     AttentionMaskTypeError,
     PagedCacheError,
 )
+from attnc.errors.interchange import (
+    InterchangeArgumentError,
+    NotDocumentsError,
+    NotFlashMaskError,
+)
 from attnc.errors.kernels import (
     AnalysisArgumentError,
     KernelCallError,
@@ -125,6 +130,7 @@ __all__ = [
     "InputDTypeError",
     "InputTypeError",
     "InspectionOptionError",
+    "InterchangeArgumentError",
     "InterpreterNotActiveError",
     "KernelBackendError",
     "KernelCallError",
@@ -145,6 +151,8 @@ __all__ = [
     "NoCompilerWarning",
     "NotAModError",
     "NotCheckableError",
+    "NotDocumentsError",
+    "NotFlashMaskError",
     "OfflineCompileError",
     "OptionValueError",
     "PagedCacheError",
