@@ -19,4 +19,26 @@ NOT_YET: dict[str, NotYet] = {
         "Mask-Attention-Free Transformer for 3D Instance Segmentation, arXiv:2309.01692",
         "What is added to a value depends on the query too, so it is no row of V.",
     ),
+    "PINE, positions by importance": NotYet(
+        "Eliminating Position Bias of Language Models: A Mechanistic Approach, arXiv:2407.01100",
+        "A key is rotated by a position that depends on the query's document too, so it is no row "
+        "of K.",
+    ),
+    "TransNeXt, learned tokens": NotYet(
+        "TransNeXt: Robust Foveal Visual Perception for Vision Transformers, arXiv:2311.17132",
+        "They add to weights after the softmax, which takes scores only.",
+    ),
+    "Graph Transformer, edge features by channel": NotYet(
+        "A Generalization of Transformer Networks to Graphs, arXiv:2012.09699",
+        "An edge multiplies each channel of q and k before they are summed, and a score_mod gets "
+        "the sum.",
+    ),
+    "Graph Transformer, stream of edges": NotYet(
+        "A Generalization of Transformer Networks to Graphs, arXiv:2012.09699",
+        "The next layer's edges read the scores, which are no output.",
+    ),
+    "Adaptive Filter Attention, general": NotYet(
+        "Attention as an Adaptive Filter, arXiv:2509.04154",
+        "Each channel decays at a rate of its own, and a score_mod gets the sum over channels.",
+    ),
 }
