@@ -19,7 +19,7 @@ import attnc
 from attnc import library
 from attnc.decorator import Kernel
 from attnc.library import ENTRIES, Entry
-from attnc.pictures import Drawing, content_of, plain, png_bytes, text_lines
+from attnc.pictures import Drawing, content_of, distinct, plain, png_bytes, text_lines
 from attnc.stages import Inspection
 
 FOLDER = Path(__file__).parent / "library"
@@ -102,7 +102,7 @@ def drawings(entry: Entry) -> list[Drawing]:
     kernel = entry.kernel()
     n_heads = entry.shape[1]
     inspection = Inspection.of(kernel, shape=(*entry.shape, 64), target="cpu-generic")
-    return [
+    found = [
         Drawing(
             entry.example,
             entry.summary,
@@ -112,6 +112,7 @@ def drawings(entry: Entry) -> list[Drawing]:
         )
         for head in range(min(n_heads, _MAX_PANELS))
     ]
+    return distinct(found)
 
 
 def _index(costs: dict[str, Cost]) -> str:

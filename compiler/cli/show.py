@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,15 @@ from attnc.errors import OptionValueError
 from attnc.library import ENTRIES, Entry
 from attnc.library.entry import LibraryKernel
 from attnc.mods import Mod, mod_kind
-from attnc.pictures import Drawing, content_of, html_page, plain, png_bytes, text_lines
+from attnc.pictures import (
+    Drawing,
+    content_of,
+    distinct,
+    html_page,
+    plain,
+    png_bytes,
+    text_lines,
+)
 from attnc.pictures.text import LABEL_WIDTH, Line
 from attnc.stages import Inspection
 
@@ -139,9 +147,8 @@ def _write_files(
     drawings = [
         _drawing(inspection, mod, request, head, _FILE_CELLS, _FILE_CELLS) for head in heads
     ]
-    shown = {plain(text_lines(drawing.content)) for drawing in drawings}
-    if len(shown) == 1 and request.head is None:
-        drawings = [replace(drawings[0], label="")]  # heads do not differ
+    if request.head is None:
+        drawings = distinct(drawings)
     files: dict[str, bytes] = {}
     if png is not None:
         try:

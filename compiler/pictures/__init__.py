@@ -3,7 +3,7 @@
 from attnc.pictures.drawing import Content, Curve, Drawing, Heat, Pairs, Tiles, content_of
 from attnc.pictures.html import html_page
 from attnc.pictures.png import png_bytes
-from attnc.pictures.text import plain, text_lines
+from attnc.pictures.text import distinct, plain, text_lines
 
 __all__ = [
     "Content",
@@ -13,6 +13,7 @@ __all__ = [
     "Pairs",
     "Tiles",
     "content_of",
+    "distinct",
     "html_page",
     "plain",
     "png_bytes",

@@ -82,7 +82,8 @@ class Heat:
         """Values as 0 for the least to 1 for the largest; infinite ones at these ends."""
         least, largest = self.range
         scaled = (self.values - least) / ((largest - least) or 1.0)
-        return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+        levels: NDArray[np.float32] = np.clip(scaled, 0.0, 1.0).astype(np.float32)
+        return levels
 
     @property
     def note(self) -> str:

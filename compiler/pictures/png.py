@@ -14,7 +14,7 @@ from attnc.pictures.drawing import Content, Curve, Drawing, Heat, Pairs, Tiles
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_PANEL = 3.2  # inches
+_PANEL, _HEIGHT = 3.2, 3.7  # inches
 _DPI = 100
 _N_COLOURS = 48  # a palette keeps files small, and is enough for a ramp and edges of text
 _TITLE_WIDTH = 60
@@ -34,7 +34,7 @@ def png_bytes(drawings: Sequence[Drawing], *, with_title: bool = True) -> bytes:
     from PIL import Image
 
     width = _PANEL * len(drawings)
-    figure = Figure(figsize=(width, _PANEL), dpi=_DPI, layout="constrained")
+    figure = Figure(figsize=(width, _HEIGHT), dpi=_DPI, layout="compressed")
     for axes, drawing in zip(
         figure.subplots(1, len(drawings), squeeze=False)[0], drawings, strict=True
     ):
@@ -47,7 +47,7 @@ def png_bytes(drawings: Sequence[Drawing], *, with_title: bool = True) -> bytes:
         shown = title if len(title) <= limit else title[: limit - 3] + "..."
         figure.suptitle(shown, fontsize=8, family="monospace", parse_math=False, wrap=True)
     drawn = BytesIO()
-    figure.savefig(drawn, format="png")
+    figure.savefig(drawn, format="png", bbox_inches="tight", pad_inches=0.06)
     kept = BytesIO()
     few = Image.open(drawn).convert("RGB").quantize(_N_COLOURS, dither=Image.Dither.NONE)
     few.save(kept, format="png", optimize=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import assert_never
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from attnc.analysis import LEGEND
 from attnc.pictures.colours import of_level
-from attnc.pictures.drawing import Content, Curve, Heat, Pairs, Tiles
+from attnc.pictures.drawing import Content, Curve, Drawing, Heat, Pairs, Tiles
 
 #: Text and its style, as rich names it; "" for none.
 Span = tuple[str, str]
@@ -47,6 +48,12 @@ def text_lines(content: Content, *, coloured: bool = False) -> list[Line]:
         case _:
             assert_never(content)
     return [*lines, (_plain(content.note),)]
+
+
+def distinct(drawings: Sequence[Drawing]) -> list[Drawing]:
+    """The drawings; the first alone and without its label where all heads look the same."""
+    seen = {plain(text_lines(drawing.content)) for drawing in drawings}
+    return [replace(drawings[0], label="")] if len(seen) == 1 else list(drawings)
 
 
 def plain(lines: Iterable[Line]) -> str:
