@@ -41,4 +41,15 @@ NOT_YET: dict[str, NotYet] = {
         "Attention as an Adaptive Filter, arXiv:2509.04154",
         "Each channel decays at a rate of its own, and a score_mod gets the sum over channels.",
     ),
+    "MaX4Zero, contrast of the reference": NotYet(
+        "MaX4Zero: Masked Extended Attention for Zero-Shot Virtual Try-On In The Wild, "
+        "arXiv:2406.15331",
+        "Weights are moved away from their mean over a row's reference and cut off at 0 and 1, "
+        "after the softmax, which takes scores only.",
+    ),
+    "Bounded Attention, guidance": NotYet(
+        "Be Yourself: Bounded Attention for Multi-Subject Text-to-Image Generation, "
+        "arXiv:2403.16990",
+        "Its loss is computed from the weights, which are no output.",
+    ),
 }
