@@ -146,7 +146,7 @@ def _section(entry: Entry, cost: Cost | None) -> str:
     parts += [_marked(" ".join(text.split())) for text in said.strip().split("\n\n")]
     if arguments:
         parts.append(_arguments(arguments))
-    parts += [f"Source: {entry.source}.", _code(entry)]
+    parts += [f"Source: {_linked(entry.source)}.", _code(entry)]
     found = drawings(entry)
     label = f" at {found[0].label}" if found[0].label else ""
     parts.append(f"![{entry.name}](pictures/{entry.name}.png)")
@@ -194,6 +194,10 @@ def _told(entry: Entry, cost: Cost) -> str:
         f"At {N_TOKENS} keys, `{LONG[entry.name]}` visits {cost.visited:.1%} of the tiles of "
         f"{TILE} x {TILE}; {cost.full:.1%} need no mask. Loops: {bounds}."
     )
+
+
+def _linked(source: str) -> str:
+    return re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
 
 
 def _marked(text: str) -> str:
