@@ -33,6 +33,8 @@ from attnc.runtime.isa import ISA_FLAGS
 from attnc.runtime.parallel import parallel_for
 from attnc.target import CpuTarget
 
+#: The compiler's level for what users run.
+OPTIMIZATION = "-O3"
 _SOURCE, _LIBRARY, _PLAN = "kernel.cpp", "kernel.so", "plan.json"
 
 
@@ -155,19 +157,19 @@ def load_cpu_kernel(spec: Spec, *, strict: bool = False) -> CompiledKernel:
     return load_cpu_kernels([spec])[0]
 
 
-def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str = "-O3") -> list[CpuKernel]:
+def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) -> list[CpuKernel]:
     """Kernels of several specs of one target; what is not in the cache is built as one unit.
 
     Args:
         specs: All with the same ``target``.
-        optimization: The compiler's level; lower ones compile faster.
+        optimization: The compiler's level, ``OPTIMIZATION`` if None; lower ones compile faster.
     """
     if not specs:
         return []
     compiler = find_compiler()
     target = specs[0].target
     assert isinstance(target, CpuTarget)
-    flags = (optimization, *COMMON_FLAGS, *ISA_FLAGS[target.isa])
+    flags = (optimization or OPTIMIZATION, *COMMON_FLAGS, *ISA_FLAGS[target.isa])
     environment = (version("attnc"), generator_digest(".cpp.jinja"), compiler.identity, *flags)
     digests = [spec.digest(*environment) for spec in specs]
     unit = digests[0] if len(digests) == 1 else cache.joint_digest(digests)

@@ -6,8 +6,10 @@ Select with ``HYPOTHESIS_PROFILE=fuzz``.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from unittest.mock import patch
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Workers of pytest-xdist share the cores: a thread that spins while it waits, as OpenMP's do, takes
@@ -19,6 +21,8 @@ import torch
 if not torch.cuda.is_available():
     with patch.dict(os.environ, TRITON_INTERPRET="1"):
         import triton  # noqa: F401
+
+from attnc.runtime import cpu
 
 _SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 
@@ -38,3 +42,15 @@ settings.register_profile(
     suppress_health_check=_SLOW_IS_FINE,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+#: Modules whose kernels are built as users have them in the default run too; all are in the slow one.
+_AS_USERS_HAVE_THEM = frozenset({"test_attention", "test_flex"})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_builds(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Half the time: kernels are built with -O1 in the default run."""
+    is_default = request.config.option.markexpr == "not slow"
+    is_quick = is_default and request.module.__name__.rpartition(".")[2] not in _AS_USERS_HAVE_THEM
+    with patch.object(cpu, "OPTIMIZATION", "-O1" if is_quick else cpu.OPTIMIZATION):
+        yield
