@@ -25,7 +25,7 @@ from cpu_kernels import program_of, spec_of
 from typer.main import get_command
 
 import attnc
-from attnc import errors
+from attnc import errors, interchange
 from attnc.cli.app import app
 from attnc.integrations.transformers import attention_forward
 from attnc.parser import parse_expr
@@ -939,6 +939,37 @@ def test_block_masks_are_not_checked() -> None:
 )
 def test_machines_have_names() -> None:
     Inspection.of(causal, target="sm_91")
+
+
+# Interchange
+
+
+@tells(
+    errors.InterchangeArgumentError,
+    "attnc.interchange.from_cu_seqlens(cu_seqlens=int32[3]): it descends from 5 to 3 at 2.",
+)
+def test_starts_of_documents_ascend() -> None:
+    interchange.from_cu_seqlens(torch.tensor([0, 5, 3], dtype=torch.int32))
+
+
+@tells(
+    errors.NotDocumentsError,
+    "this mask is not one of documents, so cu_seqlens cannot hold it: the pair b=0, h=0, q_idx=0, "
+    "kv_idx=1 is hidden, but in the nearest contiguous documents it is visible. Use to_flashmask "
+    "or to_dense, or run the mask itself.",
+)
+def test_only_documents_have_cu_seqlens() -> None:
+    interchange.to_cu_seqlens(lambda b, h, q_idx, kv_idx: (q_idx - kv_idx) % 2 == 0, 8)
+
+
+@tells(
+    errors.NotFlashMaskError,
+    "FlashMask cannot hold this mask: at b=0, h=0 the key kv_idx=0 is hidden from 4 intervals of "
+    "queries (1 to 1, 3 to 3, 5 to 5 and more), where causal=False holds two. Use to_dense or "
+    "BlockMask.to_torch, or run the mask itself.",
+)
+def test_flashmask_holds_few_intervals() -> None:
+    interchange.to_flashmask(lambda b, h, q_idx, kv_idx: (q_idx - kv_idx) % 2 == 0, 8)
 
 
 # Integrations

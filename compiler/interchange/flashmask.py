@@ -241,7 +241,7 @@ def _too_many(subject: Subject, hidden: Runs, line: int, causal: bool) -> NotFla
     of_line = hidden.of(line)
     shown = ", ".join(f"{start} to {stop - 1}" for start, stop in of_line[:3])
     more = " and more" if len(of_line) > 3 else ""
-    fact = f"hides {len(of_line)} intervals of queries ({shown}{more})"
+    fact = f"is hidden from {len(of_line)} intervals of queries ({shown}{more})"
     return _not_flashmask(subject, line, fact, causal)
 
 

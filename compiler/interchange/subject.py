@@ -74,6 +74,8 @@ def subject_of(
     is_listed = hasattr(mask, "kv_num_blocks") and hasattr(mask, "seq_lengths")
     if is_listed:
         known = (1, 1, *mask.shape)[-4:]
+    else:
+        require_kind(mask, "mask_mod", "mask")
     sizes = [
         _size(function, name, given, size)
         for name, given, size in zip(
@@ -95,8 +97,6 @@ def subject_of(
         fixed = as_fixed(mask, q, k)
         assert fixed is not None
         mod = as_function(fixed, mask.kv_num_blocks.device)
-    else:
-        require_kind(mask, "mask_mod", "mask")
     slots = SlotTable()
     expr = simplify(trace_mask(mod, slots).expr)
     read = indices_of(expr)
