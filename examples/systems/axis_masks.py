@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from attnc import library
 from examples.systems.catalogue import Parts, system
 
@@ -13,27 +15,27 @@ _TRAJECTORIES = (7, 4, 5)  # times, agents, modes
 _SPANS = (12, 11)  # first and last words
 
 
-@system(
-    "HPNet, historical predictions",
-    source=_HPNET,
-    shape=(1, 2, 140, 140),
-    from_memory="that a prediction sees all earlier ones of its agent and mode",
-)
+def _another(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    return q_idx != kv_idx
+
+
+@system("HPNet, historical predictions", source=_HPNET, shape=(1, 2, 140, 140))
 def hpnet_times() -> Parts:
-    """Predictions of one agent and mode, up to the own time."""
-    return Parts(library.axial(_TRAJECTORIES, 0) & library.causal())
+    """Predictions of one agent and mode at up to four earlier times; the first see nothing."""
+    recent = library.sliding_window(4 * 4 * 5)
+    return Parts(library.axial(_TRAJECTORIES, 0) & recent & _another)
 
 
 @system("HPNet, agents", source=_HPNET, shape=(1, 2, 140, 140))
 def hpnet_agents() -> Parts:
-    """All agents at one time, in one mode."""
-    return Parts(library.axial(_TRAJECTORIES, 1))
+    """The other agents at one time, in one mode, if all are within the radius."""
+    return Parts(library.axial(_TRAJECTORIES, 1) & _another)
 
 
 @system("HPNet, modes", source=_HPNET, shape=(1, 2, 140, 140))
 def hpnet_modes() -> Parts:
-    """All modes of one agent at one time."""
-    return Parts(library.axial(_TRAJECTORIES, 2))
+    """The other modes of one agent at one time."""
+    return Parts(library.axial(_TRAJECTORIES, 2) & _another)
 
 
 @system(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from examples.systems.catalogue import Parts, flags, normal, system
 
@@ -14,10 +15,11 @@ from examples.systems.catalogue import Parts, flags, normal, system
     source="CoulGAT: An Experiment on Interpretability of Graph Attention Networks, "
     "arXiv:1912.08409",
     shape=(1, 2, 103, 103),
-    from_memory="that the potential multiplies scores, and that a node is at distance 1 to itself",
+    from_memory="that the potential multiplies scores of neighbours; the released code mixes with "
+    "it what keys are made of, before attention, and rectifies scores",
 )
 def coulgat() -> Parts:
-    """A screened Coulomb potential of the distance of neighbours, with learned exponents."""
+    """A screened Coulomb potential of distances, with learned exponents, on rectified scores."""
     point = 2.0 * normal(103, 3, seed=360)
     distance = torch.cdist(point, point).fill_diagonal_(0.0).clamp(min=0.2)
     distance.fill_diagonal_(1.0)
@@ -26,7 +28,8 @@ def coulgat() -> Parts:
 
     def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         apart = distance[q_idx, kv_idx]
-        return s * torch.exp(-screening[h] * apart) / apart ** power[h]
+        potential = torch.exp(-screening[h] * apart) / apart ** power[h]
+        return F.leaky_relu(s, 0.2) * potential
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return distance[q_idx, kv_idx] <= cutoff

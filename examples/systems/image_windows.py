@@ -72,10 +72,9 @@ def efficient_vqgan() -> Parts:
     source="ARBEx: Attentive Feature Extraction with Reliability Balancing for Robust Facial "
     "Expression Learning, arXiv:2305.01486",
     shape=(2, 2, 126, 126),
-    from_memory="that both pyramids have one grid, and the learned table of relative places",
 )
 def arbex() -> Parts:
-    """Queries from landmarks of a face, keys from its image, in the same window."""
+    """Keys from the windows of an image; queries from landmarks, the same ones in each window."""
     grid, table = (14, 9), normal(2, 13, 5, seed=200)
     return Parts(
         library.windows(grid, (7, 3)),

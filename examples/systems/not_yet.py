@@ -52,4 +52,20 @@ NOT_YET: dict[str, NotYet] = {
         "arXiv:2403.16990",
         "Its loss is computed from the weights, which are no output.",
     ),
+    "HPNet, edge features": NotYet(
+        "HPNet: Dynamic Trajectory Forecasting with Historical Prediction Attention, "
+        "arXiv:2404.06351",
+        "Where a prediction lies as seen from another is added to keys and values, so they are no "
+        "rows of K and V.",
+    ),
+    "EGformer, normaliser": NotYet(
+        "EGformer: Equirectangular Geometry-biased Transformer for 360 Depth Estimation, "
+        "arXiv:2304.07803",
+        "A row of scores is divided by its length and put through 1 - cos, which is no softmax.",
+    ),
+    "Attention Regulation, ends of the prompt": NotYet(
+        "Enhancing Semantic Fidelity in Text-to-Image Synthesis: Attention Regulation in Diffusion "
+        "Models, arXiv:2403.06381",
+        "After the softmax their weights are put back to what they were before the edit.",
+    ),
 }

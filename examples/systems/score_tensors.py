@@ -72,17 +72,20 @@ def maft() -> Parts:
     source="Enhancing Semantic Fidelity in Text-to-Image Synthesis: Attention Regulation in "
     "Diffusion Models, arXiv:2403.06381",
     shape=(2, 2, 100, 77),
-    from_memory="that the edit is added to scores",
 )
 def attention_regulation() -> Parts:
-    """An edit of the scores of target words, found by a few steps along its gradient."""
+    """Hills over the image, added to scores of target words; a few steps find their heights."""
     number = torch.zeros(2, 77, dtype=torch.int32)  # 0: no target word
     number[0, [2, 5, 9]] = number[1, [1, 3, 4]] = torch.tensor([1, 2, 3], dtype=torch.int32)
-    edit = 0.5 * normal(2, 2, 100, 3, seed=370)
+    line, centres = torch.arange(10.0), torch.tensor([2.0, 5.0, 8.0])
+    hill = torch.exp(-0.25 * (line[:, None] - centres) ** 2)
+    hills = torch.einsum("yi,xj->yxij", hill, hill).reshape(100, 9)
+    height = normal(2, 2, 3, 9, seed=370)  # for each target word
 
     def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         target = number[b, kv_idx]
-        edited = s + edit[b, h, q_idx, torch.clamp(target - 1, min=0)]
-        return torch.where(target != 0, edited, s)
+        edit = torch.dot(hills[q_idx], height[b, h, torch.clamp(target - 1, min=0)])
+        return torch.where(target != 0, s + edit, s)
 
-    return Parts(score=score, data={"number": number, "edit": edit}, learned=("edit",))
+    data = {"number": number, "hills": hills, "height": height}
+    return Parts(score=score, data=data, learned=("height",))

@@ -21,17 +21,18 @@ def _band(n: int, reach: int) -> torch.Tensor:
 
 @dense
 def hpnet_times(data: Data) -> Dense:
-    return _kron(torch.ones(7, 7).tril(), torch.eye(4), torch.eye(5))
+    recent = torch.ones(7, 7).tril(-1).triu(-4)
+    return _kron(recent, torch.eye(4), torch.eye(5))
 
 
 @dense
 def hpnet_agents(data: Data) -> Dense:
-    return _kron(torch.eye(7), torch.ones(4, 4), torch.eye(5))
+    return _kron(torch.eye(7), 1 - torch.eye(4), torch.eye(5))
 
 
 @dense
 def hpnet_modes(data: Data) -> Dense:
-    return _kron(torch.eye(7), torch.eye(4), torch.ones(5, 5))
+    return _kron(torch.eye(7), torch.eye(4), 1 - torch.eye(5))
 
 
 @dense

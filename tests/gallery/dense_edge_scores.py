@@ -15,7 +15,7 @@ def coulgat(data: Data) -> Dense:
         visible[query, [key for key, apart in enumerate(row) if apart <= 3.0]] = True
     screening, power = (data[name].reshape(2, 1, 1) for name in ("screening", "power"))
     potential = (-screening * distance - power * distance.log()).exp()
-    return Dense(visible, lambda scores: scores * potential)
+    return Dense(visible, lambda scores: torch.maximum(scores, 0.2 * scores) * potential)
 
 
 @dense

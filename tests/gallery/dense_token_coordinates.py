@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import torch
 from gallery.harness import Data, Dense, dense
@@ -26,20 +25,21 @@ def spad(data: Data) -> Dense:
 
 @dense
 def litevar(data: Data) -> Dense:
-    """Centres of cells as fractions of the image: each falls into a cell of every scale."""
-    cells = [(n, y, x) for n in range(1, 8) for y in range(n) for x in range(n)]
-    number = {cell: index for index, cell in enumerate(cells)}
-    visible = torch.zeros(140, 140, dtype=torch.bool)
-    for query, (side, y, x) in enumerate(cells):
-        centre = Fraction(2 * y + 1, 2 * side), Fraction(2 * x + 1, 2 * side)
-        for coarse in range(1, side + 1):
-            row, column = (math.floor(place * coarse) for place in centre)
-            for dy in (-1, 0, 1):
-                for dx in (-1, 0, 1):
-                    cell = (coarse, row + dy, column + dx)
-                    if cell in number:
-                        visible[query, number[cell]] = True
-    return Dense(visible)
+    """Block by block, head by head: a band around the diagonal of a rectangle."""
+    sizes = [side * side for side in range(1, 8)]
+    heads = []
+    for widths in data["width"].tolist():
+        bands = []
+        for own, n_queries in enumerate(sizes):
+            across = torch.arange(n_queries, dtype=torch.float64)[:, None] / n_queries
+            row = [
+                (across * n_keys - torch.arange(n_keys)).abs() < widths[own + 1][other + 1] + 1e-9
+                for other, n_keys in enumerate(sizes[: own + 1])
+            ]
+            row.append(torch.zeros(n_queries, sum(sizes[own + 1 :]), dtype=torch.bool))
+            bands.append(torch.cat(row, dim=1))
+        heads.append(torch.cat(bands))
+    return Dense(torch.stack(heads))
 
 
 @dense
@@ -75,11 +75,16 @@ def attention_on_the_sphere(data: Data) -> Dense:
 def egformer_rows(data: Data) -> Dense:
     points = _points(9, 16, 0.5)
     visible = torch.block_diag(*[torch.ones(16, 16)] * 9).bool()
-    return Dense(visible, lambda scores: scores - torch.cdist(points, points))
+    return Dense(visible, lambda scores: scores + 0.1 * _signed_chords(points))
 
 
 @dense
 def egformer_columns(data: Data) -> Dense:
     points = _points(9, 16, 0.5)
     visible = torch.eye(16).repeat(9, 9).bool()
-    return Dense(visible, lambda scores: scores - torch.cdist(points, points))
+    return Dense(visible, lambda scores: scores + 0.1 * _signed_chords(points))
+
+
+def _signed_chords(points: torch.Tensor) -> torch.Tensor:
+    chords = torch.cdist(points, points)
+    return chords.triu() - chords.tril()
