@@ -294,3 +294,44 @@ def test_halves_of_noised_and_clean_tokens_are_exact() -> None:
                 exact_empty=length == 256,
                 exact_full=length == 256,
             )
+
+
+_STAMP = torch.tensor([2**60, 5, 2**60 - 9])
+_EARLIER = torch.tensor([2**60 - 5, 3, 2**60])
+_SEED = torch.tensor([2**60 + 3, 2**55 + 1, 7])
+_PAGES = torch.tensor([2**61, 1, 2**52])
+_LAST = torch.tensor([MAX_INT, 4, -5], dtype=torch.int32)
+_FIRST = torch.tensor([-1, 7, -MAX_INT - 1], dtype=torch.int32)
+_PER = torch.tensor([-3, 2, 0])
+
+HUGE: dict[str, Mask] = {
+    "two that differ little": lambda b, h, q, kv: q - kv + _STAMP[b] >= _EARLIER[b],
+    "a remainder": lambda b, h, q, kv: kv < (q + _SEED[b]) % 100,
+    "a quotient": lambda b, h, q, kv: kv < (q + _SEED[b]) // 2**54,
+    "beside a huge constant": lambda b, h, q, kv: kv < q + _SEED[b] - 2**60,
+    "times a divisor": lambda b, h, q, kv: kv // 2**14 < _PAGES[b],
+    "compared, 64 bits": lambda b, h, q, kv: (q >= kv) & (_STAMP[b] > _EARLIER[b]),
+    "compared, 32 bits": lambda b, h, q, kv: (q >= kv) & (_LAST[b] > _FIRST[b]),
+    "chosen, then compared": lambda b, h, q, kv: torch.where(q >= kv, q, _LAST[b]) > -MAX_INT,
+    "a quotient by less than nothing": lambda b, h, q, kv: q // _PER[b] < -1,
+    "a divisor": lambda b, h, q, kv: q // _PAGES[b] == kv // _PAGES[b],
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_huge_captured_numbers_have_sound_bounds(name: str) -> None:
+    """Numbers of 64 bits are clamped in bounds, and differences of 32 bits may wrap around: where
+    that would change a tile the bounds say PARTIAL, and all stays within 64 bits."""
+    slots = SlotTable()
+    mask = HUGE[name]
+    lifted = lift((simplify(trace_mask(lambda b, h, q, kv: mask(b, h, q, kv), slots).expr),))
+    (expr,) = lifted.exprs
+    assert expr is not None
+    extents = {"n_batch": 3, "n_heads": 1, "n_queries": 100, "n_keys": 130}
+    assert never_wraps([expr], Facts(slots.tensors, lifted.values), **extents)
+    form = solve(expr, 16, 16)
+    assert form is not None
+
+    check_tiles(
+        form, expr, (100, 130), lifted.values, slots.tensors, exact_empty=False, exact_full=False
+    )

@@ -78,6 +78,7 @@ _CAUSAL = _cmp(">=", Q_IDX, KV_IDX)
 _SAME = _cmp("==", Q_IDX, KV_IDX)
 _ROW, _COLUMN = _bin("//", Q_IDX, _int(16)), _bin("%", KV_IDX, _int(8))
 _CELL = _bin("+", _bin("*", _ROW, _int(8)), _COLUMN)
+_PLACE = _bin("%", Cast(_bin("+", Cast(X, F32), _real(0.5)), I32), _int(16))
 
 
 def _equal(op: str, x: Expr, y: Expr, n: int) -> Expr:
@@ -188,6 +189,10 @@ _MATCHES: list[tuple[Expr, Expr]] = [
     (_bin("%", _COLUMN, _int(16)), _COLUMN),
     (_bin("//", _bin("%", X, _int(64)), _int(8)), _bin("%", _bin("//", X, _int(8)), _int(8))),
     (_bin("//", _COLUMN, _int(8)), _int(0)),
+    (  # what is divided may come of floats
+        _bin("//", _bin("+", _bin("*", _PLACE, _int(8)), _COLUMN), _int(8)),
+        _PLACE,
+    ),
     # ranges
     (_cmp("<", _COLUMN, _int(8)), TRUE),
     (_cmp("==", _COLUMN, _int(8)), FALSE),

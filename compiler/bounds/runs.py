@@ -71,6 +71,9 @@ def block_runs(
     }
     holds = minimum(1, *(maximum(0, assumption + 1) for assumption in assumptions))
     runs: list[BlockRun] = []
+    pieces = list(pieces)
+    if holds != 1 and not pieces:  # nothing is visible, where the assumptions hold
+        pieces = [Piece(Term(highs=frozenset({integer(0)})), None)]
     for piece in pieces:
         ends = _run(piece, block_m, block_n)
         if holds != 1:

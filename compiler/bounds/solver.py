@@ -10,11 +10,12 @@ from __future__ import annotations
 from attnc.bounds.algebra import integer, maximum, minimum, substituted
 from attnc.bounds.closed_form import ClosedForm, TokenInterval
 from attnc.bounds.conditions import half_of
+from attnc.bounds.magnitudes import LARGEST, is_unchanged, magnitude
 from attnc.bounds.proofs import OutOfStepsError, limited_steps
 from attnc.bounds.runs import block_runs
 from attnc.bounds.term import NotAnIntervalError, Term, symbol
 from attnc.bounds.terms import TermSolver
-from attnc.bounds.unions import is_surely_ordered, pieces_of
+from attnc.bounds.unions import Piece, is_surely_ordered, pieces_of
 from attnc.ir import (
     KV_IDX,
     Compare,
@@ -39,8 +40,9 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     - a tile that a condition empties which repeats within ``block_n`` keys, as ``kv_idx % 4 == 0``
       does: it is taken to hold for some key of every tile, and not for all;
     - a tile between the ends of an interval whose ends are not monotone in ``q_idx``;
-    - any tile, for a batch and head whose divisor (``q_idx // window[h]``) is not positive or whose
-      real threshold is NaN or so large that integers beside it are rounded;
+    - any tile, for a batch and head whose divisor (``q_idx // window[h]``) is not positive or above
+      2**31, whose real threshold is NaN or so large that integers beside it are rounded, or one of
+      whose numbers is above 2**31 and no limit alone (``(q_idx + shift[h]) % 8``);
     - any tile, for a mask of ``kv_idx >= half`` and ``kv_idx % half`` with more than two halves.
 
     Returns:
@@ -54,6 +56,7 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     try:
         with limited_steps():
             pieces = pieces_of(solver.terms(mask), block_n)
+            _assume_what_bounds_need(pieces, solver)
             runs = block_runs(pieces, solver.assumptions, block_m, block_n)
             is_ordered = is_surely_ordered(pieces)
     except (NotAnIntervalError, OutOfStepsError):
@@ -62,6 +65,24 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     uniforms = {name: expr for name, expr in solver.uniforms.items() if name in used}
     tokens = tuple(_token_interval(piece.outer, block_n) for piece in pieces)
     return ClosedForm(runs, uniforms, tokens, block_m, block_n, is_ordered)
+
+
+def _assume_what_bounds_need(pieces: list[Piece], solver: TermSolver) -> None:
+    """Assumes that captured integers are small where bounds would be wrong, or wrap, without it.
+
+    Raises:
+        NotAnIntervalError: A bound may wrap all the same.
+    """
+    for piece in pieces:
+        for term in (piece.outer, piece.inner or piece.outer):
+            for bound in sorted(term.lows | term.highs | term.guards, key=str):
+                if magnitude(bound) > LARGEST:
+                    raise NotAnIntervalError
+                clamped = solver.clamped.keys() & bound.free_symbols
+                if is_unchanged(bound, clamped) and magnitude(bound, clamped) <= LARGEST:
+                    continue
+                for found in sorted(clamped, key=str):
+                    solver.assume_small(solver.clamped[found])
 
 
 def _halves(mask: Expr, block_n: int) -> frozenset[int]:

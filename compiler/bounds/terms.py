@@ -40,7 +40,7 @@ from attnc.bounds.term import (
     either,
     symbol,
 )
-from attnc.bounds.values import Values
+from attnc.bounds.values import Values, is_fixed
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -179,6 +179,9 @@ class TermSolver(Values):
                 for branch in (choice.if_true, choice.if_false)
             )
             return self._chosen(choice.cond, first, second)
+        if is_fixed(x, y):
+            flag = self.value(Cast(Compare(op, x, y), DType.INT32))
+            return [where_not_negative(flag - 1)]
         match op:
             case CompareOp.LE:
                 return self.at_most(difference, integer(0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from attnc.bounds.algebra import Sympy, floored, integer, maximum, minimum, remainder
+from attnc.bounds.magnitudes import BEYOND, GREATEST_POSITION
 from attnc.bounds.periods import divisor_of
 from attnc.bounds.term import DIVISOR, NotAnIntervalError, symbol
 from attnc.ir import (
@@ -26,7 +27,6 @@ from attnc.ir import (
 )
 
 _PLAIN = (BinaryOp.ADD, BinaryOp.SUB, BinaryOp.MUL, BinaryOp.MIN, BinaryOp.MAX)
-_BEYOND = 2**52
 #: Comparisons of integers below these with floats are those of the numbers themselves.
 _EXACT_FLOATS = {DType.FLOAT32: 2.0**24, DType.FLOAT64: 2.0**31}
 
@@ -38,10 +38,12 @@ class Values:
     Attributes:
         uniforms: The meaning of these, as integer expressions.
         assumptions: Run-time numbers that must be 0 or more for the bounds to be right.
+        clamped: Symbols of integers of 64 bits, by what they are without being clamped.
     """
 
     uniforms: dict[str, Expr] = field(default_factory=dict)
     assumptions: dict[Sympy, None] = field(default_factory=dict)
+    clamped: dict[Sympy, Expr] = field(default_factory=dict)
     _symbols: dict[Expr, Sympy] = field(default_factory=dict)
 
     def value(self, expr: Expr) -> Sympy:
@@ -101,15 +103,20 @@ class Values:
         One of 64 bits is clamped to what no sum of positions reaches: bounds add to it.
         """
         if expr.dtype is DType.INT64:
-            least = Binary(BinaryOp.MAX, expr, Const(-_BEYOND, DType.INT64))
-            expr = Binary(BinaryOp.MIN, least, Const(_BEYOND, DType.INT64))
-        elif expr.dtype not in (DType.INT32, DType.BOOL):
+            least = Binary(BinaryOp.MAX, expr, Const(-BEYOND, DType.INT64))
+            greatest = Const(BEYOND, DType.INT64)
+            found = self._named(Binary(BinaryOp.MIN, least, greatest), is_positive=False)
+            self.clamped[found] = expr
+            return found
+        if expr.dtype not in (DType.INT32, DType.BOOL):
             raise NotAnIntervalError
         return self._named(expr, is_positive=False)
 
     def divisor(self, expr: Expr) -> Sympy:
         """The symbol of ``max(expr, 1)``; it is assumed that this is ``expr``."""
         one = Const(1, expr.dtype)
+        if expr.dtype is DType.INT64:
+            self.assume_small(expr)
         match expr:
             case Binary(BinaryOp.MAX, _, Const(int(c)) as least) if c > 0:
                 one = least
@@ -117,8 +124,16 @@ class Values:
                 self.assumptions[self.uniform(expr) - 1] = None
                 expr = Binary(BinaryOp.MAX, expr, one)
         if expr.dtype is DType.INT64:
-            expr = Binary(BinaryOp.MIN, expr, Const(_BEYOND, DType.INT64))
+            expr = Binary(BinaryOp.MIN, expr, Const(GREATEST_POSITION, DType.INT64))
         return self._named(expr, is_positive=True)
+
+    def assume_small(self, expr: Expr) -> None:
+        """Assumes that an integer of 64 bits is no larger than a position can be."""
+        low, high = (Const(sign * GREATEST_POSITION, DType.INT64) for sign in (-1, 1))
+        is_small = Binary(
+            BinaryOp.AND, Compare(CompareOp.GE, expr, low), Compare(CompareOp.LE, expr, high)
+        )
+        self.assumptions[self.uniform(Cast(is_small, DType.INT32)) - 1] = None
 
     def root(self, value: Sympy) -> Sympy:
         """The floor of the root of ``value``, which is below 2**31 and the same for all queries; 0
@@ -134,10 +149,12 @@ class Values:
         """
         if level_of(expr) is not Level.UNIFORM:
             raise NotAnIntervalError
-        limit = Const(_EXACT_FLOATS[expr.dtype], expr.dtype)
-        is_small = Compare(CompareOp.LT, Unary(UnaryOp.ABS, expr), limit)  # false for NaN
+        most = Const(_EXACT_FLOATS[expr.dtype], expr.dtype)
+        is_small = Compare(CompareOp.LT, Unary(UnaryOp.ABS, expr), most)  # false for NaN
         self.assumptions[self.uniform(Cast(is_small, DType.INT32)) - 1] = None
-        return self.uniform(Cast(Unary(toward, expr), DType.INT64))
+        limit = self.uniform(Cast(Unary(toward, expr), DType.INT64))
+        self.clamped.pop(limit)
+        return limit
 
     def expression(self, value: Sympy) -> Expr:
         """The expression of int64 of which ``value`` consists."""
@@ -166,6 +183,13 @@ class Values:
 def _is_uniform(x: Expr, y: Expr) -> bool:
     """Whether one of two factors depends on ``b`` and ``h`` only."""
     return Level.UNIFORM in (level_of(x), level_of(y))
+
+
+def is_fixed(x: Expr, y: Expr) -> bool:
+    """Whether two numbers are the same for all pairs of a batch and head, and not both to be shown
+    in bounds: then they are compared as they are, since their difference might wrap around."""
+    are_uniform = level_of(x) is Level.UNIFORM and level_of(y) is Level.UNIFORM
+    return are_uniform and not (_is_arithmetic_of_params(x) and _is_arithmetic_of_params(y))
 
 
 def _is_arithmetic_of_params(expr: Expr) -> bool:

@@ -24,7 +24,6 @@ from attnc.ir import (
     Select,
     Unary,
     UnaryOp,
-    walk,
 )
 
 Range = tuple[int, int]
@@ -182,15 +181,17 @@ def _sum(terms: list[_Term], dtype: DType) -> Expr | None:
     """The sum of terms, or None where it may wrap around."""
     total: Expr | None = None
     for term in terms:
-        constant = Const(abs(term.factor), dtype)
-        part = constant if term.expr is None else Binary(BinaryOp.MUL, term.expr, constant)
+        part: Expr = Const(abs(term.factor), dtype)
+        if term.expr is not None:
+            part = Binary(BinaryOp.MUL, term.expr, part)
         if total is None:
-            total = part if term.factor >= 0 else Unary(UnaryOp.NEG, part)
+            joined = part if term.factor >= 0 else Unary(UnaryOp.NEG, part)
         else:
-            total = Binary(BinaryOp.ADD if term.factor >= 0 else BinaryOp.SUB, total, part)
-    if total is None:
-        return Const(0, dtype)
-    return total if all(_is_exact(node) for node in walk(total) if node.children) else None
+            joined = Binary(BinaryOp.ADD if term.factor >= 0 else BinaryOp.SUB, total, part)
+        if not (_is_exact(part) and _is_exact(joined)):
+            return None
+        total = joined
+    return Const(0, dtype) if total is None else total
 
 
 def range_law(op: CompareOp, x: Expr, y: Expr) -> Expr | None:
