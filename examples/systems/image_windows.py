@@ -42,12 +42,17 @@ def twins() -> Parts:
     "LaMamba-Diff",
     source="LaMamba-Diff: Linear-Time High-Fidelity Diffusion Models Based on Local Attention and "
     "Mamba, arXiv:2408.02615",
-    shape=(1, 2, 130, 130),
-    from_memory="that windows do not overlap, and that those at the border are smaller",
+    shape=(1, 2, 150, 150),
 )
 def lamamba_diff() -> Parts:
-    """Windows, beside a state-space model that joins them."""
-    return Parts(library.windows((10, 13), 4))
+    """Windows, shifted in every other layer, with a learned table; a state-space model joins them."""
+    grid, table = (10, 15), normal(2, 9, 9, seed=201)
+    return Parts(
+        library.windows(grid, 5, shift=2),
+        library.relative_bias_2d(table, grid),
+        {"table": table},
+        learned=("table",),
+    )
 
 
 @system(

@@ -65,7 +65,6 @@ def sener_arrow() -> Parts:
     "Equivariant Image Modeling",
     source="Equivariant Image Modeling, arXiv:2503.18948",
     shape=(1, 2, 120, 120),
-    from_memory="that a column is one token",
 )
 def equivariant_image_modeling() -> Parts:
     """Columns of an image see the 23 before them: the same context at every place."""
