@@ -428,3 +428,14 @@ def test_code_of_the_page_runs() -> None:
     names: dict[str, Any] = {}
     for block in blocks:
         exec(block, names)  # noqa: S102  (that it runs is the claim)
+
+
+@pytest.mark.slow
+def test_benchmark_of_packed_sequences_compares_equal_outputs() -> None:
+    """Each candidate that PyTorch has a kernel for gives the output of separate calls."""
+    from benchmarks import varlen
+
+    row = varlen.measured("many short", 3)
+
+    assert {"attnc", "padded", "one by one", "dense mask"} <= set(row["ms"])
+    assert "many short" in varlen.table_of([row])
