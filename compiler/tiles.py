@@ -19,6 +19,8 @@ class Tiles:
         n_warps: Warps per program; 0 on CPUs.
         n_stages: Depth of the software pipeline; 0 on CPUs.
         reason: Why these, for people.
+        max_registers: Of a thread (NVIDIA); 0 leaves them to the compiler, which may keep some in
+            memory so that more programs run at once.
     """
 
     block_m: int
@@ -26,6 +28,7 @@ class Tiles:
     n_warps: int
     n_stages: int
     reason: str
+    max_registers: int = 0
 
     def dividing(self, queries: int, keys: int) -> Tiles:
         """The largest tiles that are no larger and divide a block of ``queries x keys``, both
@@ -155,7 +158,10 @@ def _backward_tiles(
     if dtype in ("float32", "float64"):
         block_n = 32 if dtype == "float32" else 16
         if target.backend == "cuda":
-            return Tiles(16, 16, 8, 2, _ROWS), Tiles(16, block_n, 8, 1, _ROWS)
+            # Told no limit, the compiler spills a few bytes to run a third program at once.
+            max_registers = 255 if dtype == "float32" else 0
+            by_keys = Tiles(16, block_n, 8, 1, _ROWS, max_registers)
+            return Tiles(16, 16, 8, 2, _ROWS), by_keys
         tiles = Tiles(16 if short_queries else 32, block_n, 4, n_stages, _ONE_BY_ONE)
         return tiles, tiles
     if width > 128 and target.backend == "cuda":

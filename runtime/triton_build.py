@@ -18,12 +18,25 @@ _FACTS = "facts.json"
 
 @dataclass(frozen=True)
 class FunctionFacts:
-    """Tiles of a function of a kernel: queries and keys; its warps and pipeline stages."""
+    """Tiles of a function of a kernel: queries and keys; its warps and pipeline stages; registers
+    per thread at most, 0 for no limit."""
 
     block_m: int
     block_n: int
     n_warps: int
     n_stages: int
+    max_registers: int
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """What Triton's compiler is told."""
+        options = {
+            "num_warps": self.n_warps,
+            "num_stages": self.n_stages,
+            # A fused multiply-add rounds once where the analysis of the mask rounds twice.
+            "enable_fp_fusion": False,
+        }
+        return options | ({"maxnreg": self.max_registers} if self.max_registers else {})
 
 
 @dataclass(frozen=True)
@@ -71,14 +84,17 @@ def write_source(spec: Spec, folder: Path) -> Plan:
 
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan))
-    functions = {name: _function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
+    functions = {name: function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
     facts = KernelFacts(plan.uses_table, plan.slots, functions)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)))
     return plan
 
 
-def _function_facts(tiles: Tiles) -> FunctionFacts:
-    return FunctionFacts(tiles.block_m, tiles.block_n, tiles.n_warps, tiles.n_stages)
+def function_facts(tiles: Tiles) -> FunctionFacts:
+    """What a launch of a function with ``tiles`` must know."""
+    return FunctionFacts(
+        tiles.block_m, tiles.block_n, tiles.n_warps, tiles.n_stages, tiles.max_registers
+    )
 
 
 def read_facts(folder: Path) -> KernelFacts:

@@ -14,7 +14,7 @@ from attnc.errors import OfflineCompileError
 from attnc.plan import Plan, Spec
 from attnc.render.names import FORWARD
 from attnc.runtime import cache, triton_worker
-from attnc.runtime.triton_build import SOURCE, kernel_digest, write_source
+from attnc.runtime.triton_build import SOURCE, function_facts, kernel_digest, write_source
 from attnc.runtime.triton_worker import BINARIES, METADATA, REQUEST, TEXTS
 from attnc.target import GpuTarget
 
@@ -95,7 +95,6 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
 
     plan = write_source(spec, folder)
     types, ones, aligned = _signature(plan)
-    tiles = tiles_of(plan, function)
     request = {
         "function": function,
         "backend": target.backend,
@@ -104,11 +103,7 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
         "types": types,
         "ones": ones,
         "aligned": aligned,
-        "options": {
-            "num_warps": tiles.n_warps,
-            "num_stages": tiles.n_stages,
-            "enable_fp_fusion": False,
-        },
+        "options": function_facts(tiles_of(plan, function)).options,
     }
     (folder / REQUEST).write_text(json.dumps(request))
     (folder / _LOOPS).write_text(json.dumps([loop.kind for loop in loops_of(plan, function)]))

@@ -61,7 +61,7 @@ class Launcher:
             return
         if self.is_interpreted:
             with np.errstate(all="ignore"):  # overflow and NaN are values here
-                self.function[(n_programs,)](*fixed, *moving, **self._options)
+                self.function[(n_programs,)](*fixed, *moving, **self.facts.options)
             return
         index = device.index
         if index == torch.cuda.current_device():
@@ -87,19 +87,12 @@ class Launcher:
         # One at a time: Triton's settings belong to the process.
         with _launch_lock, knobs.cache.scope():
             knobs.cache.dir = str(cache.disk_cache().binaries())
-            compiled = self.function[(n_programs,)](*arguments, *unspecialized, **self._options)
+            compiled = self.function[(n_programs,)](
+                *arguments, *unspecialized, **self.facts.options
+            )
             if len(self.compiled) >= _MAX_LAYOUTS:
                 self.compiled.clear()
             self.compiled[key] = compiled
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        return {
-            "num_warps": self.facts.n_warps,
-            "num_stages": self.facts.n_stages,
-            # A fused multiply-add rounds once where the analysis of the mask rounds twice.
-            "enable_fp_fusion": False,
-        }
 
 
 def kv_strides(tensor: torch.Tensor) -> tuple[int, ...]:

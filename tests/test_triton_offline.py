@@ -184,28 +184,35 @@ def test_backward_binaries_keep_their_registers(
         assert (loop.n_mask_operations == 0) == (loop.kind == "FULL")
 
 
-@pytest.mark.slow
+# Of them: rows as wide as registers allow, beside the incomplete tile, and against occupancy.
+COVERING_WIDE = {
+    ("sm_80", torch.float32, 128, QUERIES, "documents"),
+    ("sm_90", torch.float32, 128, KEYS, "causal"),
+}
+WIDE_CASES = [
+    pytest.param(*case, marks=[] if case in COVERING_WIDE else [pytest.mark.slow])
+    for case in (
+        (target, dtype, head_dim, function, name)
+        for target in TENSOR_CORE
+        for dtype, head_dim in ((torch.float32, 64), (torch.float32, 128), (torch.bfloat16, 256))
+        for function in (QUERIES, KEYS)
+        for name in ("causal", "softcap", "documents")
+    )
+]
+
+
 @pytest.mark.usefixtures("cache_dir")
-@pytest.mark.parametrize("name", ["softcap", "documents"])
-@pytest.mark.parametrize("function", [QUERIES, KEYS])
-@pytest.mark.parametrize(
-    ("dtype", "head_dim"), [(torch.float32, 64), (torch.float32, 128), (torch.bfloat16, 256)]
-)
-@pytest.mark.parametrize("target", TENSOR_CORE)
+@pytest.mark.parametrize(("target", "dtype", "head_dim", "function", "name"), WIDE_CASES)
 def test_backward_binaries_of_float32_and_of_wide_heads(
     target: str, dtype: torch.dtype, head_dim: int, function: str, name: str
 ) -> None:
-    """Of bfloat16 none spills, of float32 a few registers; but two rows of 128 float32, of q and
-    grad_out, are more than a thread of NVIDIA has."""
+    """None spills, although a row of 128 float32 is half of what a thread of NVIDIA has."""
     spec = spec_of(program_of(*MODS[name]), dtype=dtype, head_dim=head_dim)
     wanted = replace(spec, gradients=Wanted(True, True, True))
 
     resources = resources_of(compile_offline(wanted, GPU_TARGETS[target], function))
 
-    limit = 0
-    if dtype is torch.float32 and target != "gfx942":
-        limit = 1024 if (head_dim, function) == (128, QUERIES) else 32
-    assert resources.spill_bytes <= limit
+    assert resources.spill_bytes == 0
     assert resources.shared_bytes <= SHARED_MEMORY[target]
 
 

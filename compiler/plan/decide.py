@@ -73,6 +73,7 @@ def make_plan(spec: Spec) -> Plan:
     if not qk_is_live:
         decisions.append(Decision("q @ k is not computed", "the score_mod never reads the score"))
 
+    tail_is_loop = _tail_is_loop(spec, decisions)
     joins_heads = _joins_heads(spec, decisions)
     multiplies_pairs = _multiplies_pairs(spec, decisions)
     # Rows of several heads have no diagonals in common; GPUs compute in registers.
@@ -106,6 +107,7 @@ def make_plan(spec: Spec) -> Plan:
         transposed=transposed,
         transposed_bounds=schedules_of_bounds(transposed),
         slots=slots_of(*read),
+        tail_is_loop=tail_is_loop,
         qk_is_live=qk_is_live,
         joins_heads=joins_heads,
         multiplies_pairs=multiplies_pairs,
@@ -170,6 +172,17 @@ def _accumulation(number: int, scatter: Scatter, spec: Spec) -> Accumulation:
         owned_by_batch=is_owned(scatter, IndexName.B),
         owned_by_head=is_owned(scatter, IndexName.H),
     )
+
+
+def _tail_is_loop(spec: Spec, decisions: list[Decision]) -> bool:
+    target = spec.target
+    if not isinstance(target, GpuTarget) or target.backend == "hip":
+        return False
+    if spec.gradients is None or spec.dtype != "float32":
+        return False
+    why = "outside of loops its operands, whole rows, would stay in registers throughout"
+    decisions.append(Decision("the incomplete tile is visited by a loop of its own", why))
+    return True
 
 
 def _joins_heads(spec: Spec, decisions: list[Decision]) -> bool:

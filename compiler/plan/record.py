@@ -68,6 +68,7 @@ class Plan:
             of its symbols; None where the backward kernel is one for CPUs or reads a table.
         transposed_bounds: The same as ``bounds``, for ``transposed``.
         slots: Numbers of the captured tensors that the kernel reads, ascending.
+        tail_is_loop: The incomplete tile is visited by a loop of at most one step (GPUs).
         qk_is_live: The result depends on q and k at all.
         joins_heads: Query heads of one key head may share a tile of queries (CPUs).
         multiplies_pairs: Matrix products take pairs of bfloat16 (CPUs); else reals.
@@ -87,6 +88,7 @@ class Plan:
     transposed: ClosedForm | None
     transposed_bounds: tuple[tuple[str, Schedule], ...]
     slots: tuple[int, ...]
+    tail_is_loop: bool
     qk_is_live: bool
     joins_heads: bool
     multiplies_pairs: bool

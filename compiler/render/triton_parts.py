@@ -45,6 +45,7 @@ class Visit:
     exchanges: tuple[tuple[int, int], ...]
     uses_table: bool
     tail_may_be_full: bool
+    tail_is_loop: bool
 
     @property
     def n_whole(self) -> str:
@@ -114,6 +115,7 @@ def visit_keys(plan: Plan) -> Visit:
         exchanges=() if plan.closed_form is None else plan.closed_form.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
+        tail_is_loop=plan.tail_is_loop,
     )
 
 
@@ -129,6 +131,7 @@ def visit_queries(plan: Plan) -> Visit:
         exchanges=() if plan.transposed is None else plan.transposed.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
+        tail_is_loop=plan.tail_is_loop,
     )
 
 
