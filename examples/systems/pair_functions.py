@@ -15,13 +15,13 @@ from examples.systems.catalogue import Parts, flags, normal, system
 @system(
     "LieTransformer",
     source="LieTransformer: Equivariant self-attention for Lie Groups, arXiv:2012.10885",
-    shape=(2, 2, 97, 97),
+    shape=(2, 2, 39, 39),
     from_memory="that the group is SE(2), how its elements are written, and the network's width",
 )
 def lie_transformer() -> Parts:
     """A network reads where a sampled neighbour is, seen from the query's own frame."""
-    pose = normal(2, 97, 3, seed=330)  # x, y, angle
-    sampled = flags(0.4, 2, 97, 97, seed=331)
+    pose = normal(2, 39, 3, seed=330)  # x, y, angle
+    sampled = flags(0.4, 2, 39, 39, seed=331)
     first, offset = normal(2, 4, 4, seed=332), normal(2, 4, seed=333)
     last = normal(2, 4, seed=334)
 

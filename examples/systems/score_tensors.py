@@ -71,16 +71,16 @@ def maft() -> Parts:
     "Attention Regulation",
     source="Enhancing Semantic Fidelity in Text-to-Image Synthesis: Attention Regulation in "
     "Diffusion Models, arXiv:2403.06381",
-    shape=(2, 2, 100, 77),
+    shape=(2, 2, 64, 45),
 )
 def attention_regulation() -> Parts:
     """Hills over the image, added to scores of target words; a few steps find their heights."""
-    number = torch.zeros(2, 77, dtype=torch.int32)  # 0: no target word
+    number = torch.zeros(2, 45, dtype=torch.int32)  # 0: no target word
     number[0, [2, 5, 9]] = number[1, [1, 3, 4]] = torch.tensor([1, 2, 3], dtype=torch.int32)
-    line, centres = torch.arange(10.0), torch.tensor([2.0, 5.0, 8.0])
+    line, centres = torch.arange(8.0), torch.tensor([2.0, 5.0])
     hill = torch.exp(-0.25 * (line[:, None] - centres) ** 2)
-    hills = torch.einsum("yi,xj->yxij", hill, hill).reshape(100, 9)
-    height = normal(2, 2, 3, 9, seed=370)  # for each target word
+    hills = torch.einsum("yi,xj->yxij", hill, hill).reshape(64, 4)
+    height = normal(2, 2, 3, 4, seed=370)  # for each target word
 
     def score(s: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         target = number[b, kv_idx]

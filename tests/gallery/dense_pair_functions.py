@@ -13,7 +13,7 @@ from gallery.harness import Data, Dense, dense
 def lie_transformer(data: Data) -> Dense:
     """Poses as matrices of SE(2): the inverse of one times the other, then a network."""
     pose = data["pose"].double()
-    matrices = torch.eye(3, dtype=torch.float64).repeat(2, 97, 1, 1)
+    matrices = torch.eye(3, dtype=torch.float64).repeat(2, 39, 1, 1)
     matrices[..., 0, 0] = matrices[..., 1, 1] = pose[..., 2].cos()
     matrices[..., 1, 0] = pose[..., 2].sin()
     matrices[..., 0, 1] = -matrices[..., 1, 0]

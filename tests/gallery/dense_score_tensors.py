@@ -32,13 +32,13 @@ def maft(data: Data) -> Dense:
 @dense
 def attention_regulation(data: Data) -> Dense:
     """Hills as an image for each centre; columns of target words are edited and put back."""
-    y, x = torch.meshgrid(torch.arange(10.0), torch.arange(10.0), indexing="ij")
-    hills = [torch.exp(-((y - i) ** 2 + (x - j) ** 2) / 4) for i in (2, 5, 8) for j in (2, 5, 8)]
-    edit = torch.tensordot(data["height"], torch.stack(hills).double().flatten(1), dims=1).mT
+    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    hills = [torch.exp(-((y - i) ** 2 + (x - j) ** 2) / 4) for i in (2, 5) for j in (2, 5)]
+    edit = torch.tensordot(data["height"].double(), torch.stack(hills).double().flatten(1), 1).mT
     targets = torch.tensor([[2, 5, 9], [1, 3, 4]])
 
     def edited(scores: torch.Tensor) -> torch.Tensor:
-        columns = targets[:, None, None].expand(2, 2, 100, 3)
+        columns = targets[:, None, None].expand(2, 2, 64, 3)
         return scores.scatter(-1, columns, scores.gather(-1, columns) + edit)
 
     return Dense(None, edited)
