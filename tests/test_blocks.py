@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attnc import analyze
+from attnc import analyze, create_mask
 from attnc.blocks import classify
 from attnc.evaluate import evaluate
 from attnc.ir import (
@@ -300,3 +301,55 @@ def kinds_of(visible: torch.Tensor, block: int) -> NDArray[np.int8]:
         found.append(padded.reshape(sizes[0] // block, block, sizes[1] // block, block))
     some, every = found[0].any(3).any(1), found[1].all(3).all(1)
     return (some.to(torch.int8) * Kind.PARTIAL + every.to(torch.int8)).numpy()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([1, 2, 5, 40]),
+    st.booleans(),
+    st.booleans(),
+    st.tuples(*[st.sampled_from([1, 31, 64, 130])] * 2),
+    st.sampled_from([16, 32]),
+)
+def test_equal_values_of_rows_and_columns_need_no_elements(
+    seed: int,
+    n_values: int,
+    is_causal: bool,
+    is_per_batch: bool,
+    lengths: tuple[int, int],
+    block: int,
+) -> None:
+    """Two groups of tokens in any order, of any batch: their sets of values decide a tile."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = (2, max(lengths)) if is_per_batch else (max(lengths),)
+    groups = torch.randint(-n_values, n_values, sizes, generator=generator)
+    regions = torch.randint(0, n_values, sizes, generator=generator)
+
+    def mask(b: Any, h: Any, q: Any, kv: Any) -> Any:
+        places = ((b, q), (b, kv)) if is_per_batch else ((q,), (kv,))
+        found, others = ((values[places[0]] == values[places[1]]) for values in (groups, regions))
+        seen = found & others
+        return seen & (q >= kv) if is_causal else seen
+
+    found = analyze(mask, 2, 1, *lengths, block)
+
+    visible = create_mask(mask, 2 if is_per_batch else 1, 1, *lengths)
+    expected = np.stack([kinds_of(head[0], block) for head in visible])[:, None]
+    assert np.array_equal(found.table.to_dense(), expected)
+    if not is_causal:
+        assert found.n_evaluated == 0
+
+
+def test_windows_that_lie_between_others_need_no_elements() -> None:
+    """Shifted windows of Swin: numbers of windows in a tile lie around those of other tiles."""
+
+    def region(i: Any) -> Any:
+        row, column = (i // 56 + 53) % 56, (i % 56 + 53) % 56
+        seam = (row >= 53).int() * 2 + (column >= 53).int()
+        return (row // 7) * 64 + (column // 7) * 8 + seam
+
+    found = analyze(lambda b, h, q, kv: region(q) == region(kv), 1, 1, 3136, 3136, 64)
+
+    assert (found.n_full, found.n_partial, found.n_empty) == (0, 361, 2040)
+    assert found.n_evaluated == 0

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc.blocks.equalities import compared
 from attnc.blocks.geometry import Geometry, Ints, Rectangles, axes_of, tokens, truths_on
 from attnc.blocks.refine import refine
 from attnc.blocks.values import evaluated, positions
@@ -73,6 +74,13 @@ def kinds_of_tiles(
         visible[part] |= values.any(1)
         hidden[part] |= ~values.all(1)
     undecided = undecided[~(visible & hidden)[undecided]]
+    found = compared(mask, tiles.at(undecided), geometry, facts)
+    if found is not None:
+        visible[undecided] |= found.visible
+        hidden[undecided] |= found.hidden
+        decided = undecided[found.decided]
+        kinds[decided] = _kinds(visible[decided], hidden[decided])
+        undecided = undecided[~(found.decided | (visible & hidden)[undecided])]
     refined = refine(mask, tiles.at(undecided), geometry, facts)
     visible[undecided] |= refined.visible
     hidden[undecided] |= refined.hidden
