@@ -158,10 +158,10 @@ def _backward_tiles(
     if dtype in ("float32", "float64"):
         block_n = 32 if dtype == "float32" else 16
         if target.backend == "cuda":
-            # Told no limit, the compiler spills a few bytes to run a third program at once.
-            max_registers = 255 if dtype == "float32" else 0
-            by_keys = Tiles(16, block_n, 8, 1, _ROWS, max_registers)
-            return Tiles(16, 16, 8, 2, _ROWS), by_keys
+            # Told no limit, the compiler spills a few bytes to run one more program at once; told
+            # one, it fills it with rows of float32 queries and spills others.
+            by_queries = Tiles(16, 16, 8, 2, _ROWS, 0 if dtype == "float32" else 255)
+            return by_queries, Tiles(16, block_n, 8, 1, _ROWS, 255)
         tiles = Tiles(16 if short_queries else 32, block_n, 4, n_stages, _ONE_BY_ONE)
         return tiles, tiles
     if width > 128 and target.backend == "cuda":

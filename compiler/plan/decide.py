@@ -178,7 +178,7 @@ def _tail_is_loop(spec: Spec, decisions: list[Decision]) -> bool:
     target = spec.target
     if not isinstance(target, GpuTarget) or target.backend == "hip":
         return False
-    if spec.gradients is None or spec.dtype != "float32":
+    if spec.gradients is None or spec.dtype not in ("float32", "float64"):
         return False
     why = "outside of loops its operands, whole rows, would stay in registers throughout"
     decisions.append(Decision("the incomplete tile is visited by a loop of its own", why))
