@@ -54,6 +54,7 @@ CONDITIONS: list[Any] = [
     lambda b, h, q, k: (q - k) * 2 == 31,
     lambda b, h, q, k: q // 32 == k // 32,
     lambda b, h, q, k: h == 1,
+    lambda b, h, q, k: q < k,
 ]
 
 
@@ -122,9 +123,14 @@ def joined(term: Term, values: list[NDArray[np.bool_]]) -> Any:
     return np.logical_and.reduce(values) if term.join is Join.ALL else np.logical_or.reduce(values)
 
 
+# The first condition, said in another way.
+_NOT_LATER = Recipe("~", (Recipe("", (len(CONDITIONS) - 1,)),))
+
+
 @settings(max_examples=100, deadline=None)
 @given(recipes(), st.integers(0, 2), st.integers(0, 6), st.integers(0, 3))
 @example(Recipe("&", (Recipe("", (1,)), Recipe("~", (Recipe("", (1,)),)))), 0, 2, 1)
+@example(Recipe("?", (Recipe("", (5,)), Recipe("", (0,)), _NOT_LATER)), 0, 2, 2)
 def test_what_is_said_of_a_tile_is_true(
     recipe: Recipe, h: int, q_block: int, kv_block: int
 ) -> None:

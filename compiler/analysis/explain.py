@@ -37,9 +37,8 @@ def why_of(
     formula = formula_of(expr)
     conditions = conditions_of(formula)
     cases = tile.cases([condition.expr for condition in conditions])
-    explained = _Explained(tile, cases, locations, names)
-    for number, condition in enumerate(conditions):
-        explained.values[id(condition)] = cases.values[:, number]
+    values = {condition.expr: cases.values[:, n] for n, condition in enumerate(conditions)}
+    explained = _Explained(tile, cases, values, locations, names)
     term = explained.term(formula)
     deciding = {condition.expr for condition in term.conditions()}
     others = tuple(explained.condition(c) for c in conditions if c.expr not in deciding)
@@ -74,6 +73,7 @@ class _Explained:
         self,
         tile: Tile,
         cases: Cases,
+        conditions: Mapping[Expr, NDArray[np.bool_]],
         locations: Mapping[Expr, Location],
         names: Mapping[int, str],
     ) -> None:
@@ -81,16 +81,19 @@ class _Explained:
         self.cases = cases
         self.locations = locations
         self.names = names
-        self.values: dict[int, NDArray[np.bool_]] = {}
+        self.conditions = conditions
+        self._values: dict[int, NDArray[np.bool_]] = {}
         self._terms: dict[int, Term] = {}
 
     def value(self, formula: Formula) -> NDArray[np.bool_]:
         """Of a term in each case: (n_cases,)."""
-        if id(formula) not in self.values:
+        if formula.join is None:
+            return self.conditions[formula.expr]  # two formulas may be one condition
+        if id(formula) not in self._values:
             parts = np.array([self.value(part) for part in formula.parts])
             join = np.logical_and if formula.join is Join.ALL else np.logical_or
-            self.values[id(formula)] = join.reduce(parts)
-        return self.values[id(formula)]
+            self._values[id(formula)] = join.reduce(parts)
+        return self._values[id(formula)]
 
     def term(self, formula: Formula) -> Term:
         """``formula`` with the terms that decide it; where one alone does, that one."""
