@@ -243,3 +243,16 @@ def test_thread_count_is_put_back() -> None:
     with thread_count(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.slow
+def test_benchmark_of_orders_compares_equal_results() -> None:
+    """A small case of it: windows on 16 x 16 in raster and in window order."""
+    from attnc import library
+    from benchmarks.layouts import Case, measured, row_of
+
+    result = measured(Case("windows", library.windows((16, 16), 4), (16, 16)), 1, 8, n_rounds=1)
+
+    assert result["visited"]["best"] <= result["visited"]["raster"]
+    assert all(taken["median"] > 0 for taken in result["ms"].values())
+    assert len(row_of(result)) == 6
