@@ -207,7 +207,12 @@ class _Reordered(torch.autograd.Function):
 
     @staticmethod
     def forward(x: torch.Tensor, order: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        return x.index_select(2, order)
+        if x.dim() != 4 or not x.is_contiguous() or x.numel() == 0:
+            return x.index_select(2, order)
+        n_batch, n_heads, n, width = x.shape
+        first = n * torch.arange(n_batch * n_heads, device=x.device)
+        rows = (first[:, None] + order).view(-1)
+        return x.view(-1, width).index_select(0, rows).view(x.shape)  # a third of the time
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
