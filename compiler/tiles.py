@@ -196,8 +196,7 @@ def _tiles_of_keys(target: GpuTarget, width: int) -> Tiles:
         return Tiles(32, 128, 8, 2, reason)
     if is_narrow and _capability(target) > 90:
         return Tiles(64, 64, 8, 2, reason)
-    n_warps = 8 if _capability(target) < 90 and not is_narrow else 4
-    return Tiles(32, 32, n_warps, 2, reason)
+    return Tiles(32, 32, 4 if is_narrow else 8, 2, reason, 255)
 
 
 def _fitting(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attnc.ir import KV_IDX, Q_IDX, Expr, IndexName, Ref, replaced, walk
+from attnc.ir import Expr, IndexName, Ref, walk
 from attnc.limits import limits_of
 from attnc.plan.record import Decision
 from attnc.plan.spec import Spec
@@ -25,7 +25,6 @@ _PARTS = (
     ("middle", "mi", "tiles between the limits"),
     ("high", "hi", "PARTIAL tiles after the FULL ones"),
 )
-_EXCHANGED: dict[Expr, Expr] = {Q_IDX: KV_IDX, KV_IDX: Q_IDX}
 
 
 @dataclass(frozen=True)
@@ -102,13 +101,12 @@ def _partial_masks(
         why = "places are the same in every tile; of limits there is one per line of it"
         decisions.append(Decision(what, why))
     found = PartialMasks(scheduled(whole, "m"))
-    if closed_form is None:
-        return found
+    if closed_form is None or own is IndexName.Q:
+        return found  # more loops over queries, which add to two sums, have too few registers
     from attnc.plan.edges import edges_of
     from attnc.printer import format_expr
 
-    exchanges = _EXCHANGED if own is IndexName.Q else {}
-    edges = edges_of(replaced(mask, exchanges), closed_form)
+    edges = edges_of(mask, closed_form)
     if edges is None:
         return found
     parts: dict[str, Schedule | None] = {}
@@ -116,7 +114,6 @@ def _partial_masks(
         condition = getattr(edges, name)
         if condition is None:
             continue
-        condition = replaced(condition, exchanges)
         parts[name] = scheduled(limited(condition), prefix)
         what = f"of a run of {own.value}, {where} check `{format_expr(condition)}`"
         why = "bounds of the mask's other conditions, each alone, say that they hold there"
