@@ -66,8 +66,8 @@ def load_target(target: str | None, expression: str | None) -> Callable[..., Any
 
 
 def library_entry(target: str | None) -> Entry | None:
-    """The entry of the library whose example ``target`` names, if it names one."""
-    if target is None or not target.startswith(LIBRARY):
+    """The entry of the library whose example ``target`` names, as library:NAME or just NAME."""
+    if target is None or (":" in target and not target.startswith(LIBRARY)):
         return None
     from attnc.library import ENTRIES
 
@@ -103,6 +103,9 @@ def _described(value: Any) -> str:
 def _named(target: str) -> Any:
     if target.startswith(LIBRARY):
         return _of_library(target)
+    entry = library_entry(target)
+    if entry is not None:
+        return entry.kernel()
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise TargetSyntaxError(target=target)
