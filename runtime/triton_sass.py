@@ -46,7 +46,7 @@ def machine_loops(cubin: Path) -> list[MachineLoop]:
     """
     instructions = [
         (int(match["address"], 16), match["text"])
-        for match in _INSTRUCTION.finditer(_disassembled(cubin))
+        for match in _INSTRUCTION.finditer(disassembled(cubin))
     ]
     spans: dict[int, int] = {}
     for address, text in instructions:
@@ -78,7 +78,8 @@ def _loop(body: list[str]) -> MachineLoop:
     )
 
 
-def _disassembled(cubin: Path) -> str:
+def disassembled(cubin: Path) -> str:
+    """The instructions of ``cubin``, each with its address."""
     command = [str(nvidia_tool("cuobjdump")), "-sass", str(cubin)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

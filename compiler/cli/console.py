@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Literal
 
-Language = Literal["text", "python", "cpp", "asm"]
+Language = Literal["text", "python", "cpp", "mlir", "asm"]
 
 
 def is_terminal() -> bool:
@@ -23,7 +23,7 @@ def write(text: str, language: Language = "text") -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    lexer = {"python": "python", "cpp": "cpp", "asm": "nasm"}[language]
+    lexer = {"python": "python", "cpp": "cpp", "mlir": "llvm", "asm": "nasm"}[language]
     highlighted = Syntax("", lexer, theme="ansi_dark").highlight(text)
     Console(soft_wrap=True).print(highlighted, end="")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,51 +17,39 @@ from attnc.decorator import Kernel
 from attnc.derivative import Derivative, differentiate
 from attnc.errors import HeadTooWideError, InspectionOptionError
 from attnc.intervals import Facts
-from attnc.ir import TRUE, DType, Expr
+from attnc.ir import TRUE, DType, Expr, reads_score
 from attnc.mods import Mod, mod_kind, mod_name
-from attnc.plan import Plan, Spec, make_plan
+from attnc.plan import Plan, Spec, Wanted, make_plan
 from attnc.printer import format_program
 from attnc.program import Program, assemble, build_program
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
-from attnc.stage_texts import (
+from attnc.stages.machines import DTYPES, default_gpu, local_cpu, machine_named, require_known
+from attnc.stages.stage import Pass, Stage
+from attnc.stages.texts import (
     blocks_text,
     derivative_text,
     indented,
     math_text,
     param_texts,
     plan_text,
-    resources_text,
     traced_text,
 )
-from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
+from attnc.target import CpuTarget, GpuTarget, Target
 from attnc.trace import SlotTable
 
 if TYPE_CHECKING:
     from attnc.cost import Cost
-    from attnc.runtime.triton_compile import OfflineBinary
 
 Shape = tuple[int, int, int, int, int]
 
-MACHINES = (
-    "cpu",
-    "cpu-amx",
-    "cpu-avx512_bf16",
-    "cpu-avx512",
-    "cpu-avx2",
-    "cpu-generic",
-    "triton",
-    *GPU_TARGETS,
-)
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 _DEFAULT_SHAPE: Shape = (1, 1, 1024, 1024, 64)
 _SHORT_QUERIES = 16
-_TENSOR_CORE_DTYPES = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """One forward call, seen at every stage; each method returns text.
+    """One call and its gradients, seen at every stage; ``stages`` has all, methods return text.
 
     Attributes:
         name: Of the user's function.
@@ -102,10 +90,10 @@ class Inspection:
             InspectionOptionError: No such target or dtype, or a shape that has no call.
             TraceError: The function does something a kernel cannot do.
         """
-        machine = _machine(target)
+        machine = machine_named(target)
         if dtype is None:
             dtype = "float32" if isinstance(machine, CpuTarget) else "bfloat16"
-        _require("dtype", dtype, DTYPES)
+        require_known("dtype", dtype, DTYPES)
         if len(shape) != 5 or min(shape) < 1:
             problem = "give five positive numbers: B, H, n_queries, n_keys, head_dim."
             raise InspectionOptionError(option="shape", value=shape, problem=problem)
@@ -127,7 +115,7 @@ class Inspection:
 
     @cached_property
     def _plan(self) -> Plan:
-        return make_plan(self._spec(self.target))
+        return make_plan(self.spec(self.target))
 
     @cached_property
     def _derivative(self) -> Derivative | None:
@@ -160,7 +148,11 @@ class Inspection:
             is_given=True,
         )
 
-    def _spec(self, target: Target) -> Spec:
+    def spec(self, target: Target, *, backward: bool = False) -> Spec:
+        """What is asked of the forward kernel, or of the kernel for all gradients.
+
+        Those of captured tensors are asked for where the tensor requires one.
+        """
         _, _, n_queries, _, head_dim = self.shape
         lifted = self.program.lifted
         table = self.table
@@ -176,17 +168,53 @@ class Inspection:
             from_table=table is not None,
             block_multiple=(0, 0) if table is None else (table.block_m, table.block_n),
             short_queries=n_queries <= _SHORT_QUERIES,
+            gradients=self._wanted() if backward else None,
         )
 
-    @cached_property
-    def _binary(self) -> OfflineBinary:
-        from attnc.runtime.triton_compile import compile_offline
-
-        return compile_offline(self._spec(self._gpu), self._gpu)
+    def _wanted(self) -> Wanted:
+        score = self.program.score
+        is_live = score is None or reads_score(score)
+        scattered = () if self._derivative is None else self._derivative.captured
+        wanted = {s.slot for s in scattered if self.program.tensors[s.slot].requires_grad}
+        return Wanted(is_live, is_live, True, tuple(sorted(wanted)))
 
     @property
-    def _gpu(self) -> GpuTarget:
-        return self.target if isinstance(self.target, GpuTarget) else _default_gpu()
+    def cpu(self) -> CpuTarget:
+        """The target; this machine's CPU if that is a GPU."""
+        return self.target if isinstance(self.target, CpuTarget) else local_cpu()
+
+    @property
+    def gpu(self) -> GpuTarget:
+        """The target; this machine's GPU, else sm_90, if that is a CPU."""
+        return self.target if isinstance(self.target, GpuTarget) else default_gpu()
+
+    def stages(
+        self, names: Collection[str] | None = None, *, passes: Pass = "all"
+    ) -> tuple[Stage, ...]:
+        """The stages with these names, in the order of ``STAGES``; one per kernel where kernels
+        have their own.
+
+        Args:
+            names: Keys of ``STAGES``; None for all that the target has. Of these, one that cannot be
+                made here, for want of a compiler or a tool, tells so in ``Stage.problem``.
+            passes: Kernels of which passes.
+
+        Raises:
+            InspectionOptionError: There is no such stage, or the target does not have it.
+            AttncError: A stage that was named cannot be made.
+        """
+        from attnc.stages.listing import list_stages
+
+        return tuple(list_stages(self, names, passes))
+
+    def stage(self, name: str, *, passes: Pass = "forward") -> Stage:
+        """The first of the stages called ``name``: of the forward kernel if kernels have their own.
+
+        Raises:
+            InspectionOptionError: There is no such stage, or the target does not have it.
+            AttncError: The stage cannot be made.
+        """
+        return self.stages([name], passes=passes)[0]
 
     def traced(self) -> str:
         """The function as traced, one operation per line, under the user's lines they came from."""
@@ -195,12 +223,14 @@ class Inspection:
             parts.append(f"{role}:\n{traced_text(expr, self.program.locations)}")
         return "\n\n".join(parts) or _NOTHING
 
+    def traced_ir(self) -> str:
+        """Mask and score as traced, before any simplification."""
+        return self._programs(simplified=False) or _NOTHING
+
     def ir(self) -> str:
         """The simplified mask and score; then what of them is an argument at run time."""
-        parts = [
-            f"{role}: {expr.dtype.value}\n{indented(format_program(expr))}"
-            for role, expr in self._roots()
-        ]
+        text = self._programs(simplified=True)
+        parts = [text] if text else []
         arguments = [*param_texts(self.program.lifted)]
         for number, tensor in enumerate(self.program.tensors):
             arguments.append(f"t{number}: {self.program.slots[number].storage}{list(tensor.shape)}")
@@ -280,35 +310,19 @@ class Inspection:
 
     def cpp(self) -> str:
         """The C++ kernel; for this machine's CPU if the target is a GPU."""
-        from attnc.render.cpp import render
-
-        cpu = self.target if isinstance(self.target, CpuTarget) else _local_cpu()
-        return render(make_plan(self._spec(cpu)))
+        return self.stage("cpp").text
 
     def triton(self) -> str:
         """The Triton kernel; for this machine's GPU, else sm_90, if the target is a CPU."""
-        from attnc.render.triton import render
-
-        return render(make_plan(self._spec(self._gpu)))
+        return self.stage("triton").text
 
     def ptx(self) -> str:
         """Assembly of the Triton kernel, compiled without a GPU: PTX, or AMDGCN for gfx targets."""
-        texts = self._binary.texts
-        return texts.get("ptx") or texts["amdgcn"]
+        return self.stage("ptx").text
 
     def resources(self) -> str:
-        """What the compiled Triton kernel takes, and the instructions of its loops over tiles.
-
-        Raises:
-            InspectionOptionError: float32 and float64 kernels have no tensor-core instructions, by
-                which the loops are found in the assembly.
-        """
-        from attnc.runtime.triton_binary import resources_of
-
-        if self.dtype not in _TENSOR_CORE_DTYPES:
-            problem = f"resources are read of {' and '.join(_TENSOR_CORE_DTYPES)} kernels."
-            raise InspectionOptionError(option="dtype", value=self.dtype, problem=problem)
-        return f"{self._title(self._gpu)}\n{resources_text(resources_of(self._binary))}"
+        """What each kernel for the target takes, and the instructions of its loops over tiles."""
+        return self.stage("resources", passes="all").text
 
     def source(self) -> str:
         """The generated kernel for the target: C++ or Triton."""
@@ -329,6 +343,12 @@ class Inspection:
     def _title(self, target: Target) -> str:
         return f"kernel for {target.name}, {self.dtype}, head_dim {self.shape[4]}"
 
+    def _programs(self, *, simplified: bool) -> str:
+        return "\n\n".join(
+            f"{role}: {expr.dtype.value}\n{indented(format_program(expr))}"
+            for role, expr in self._roots(simplified=simplified)
+        )
+
     def _roots(self, *, simplified: bool = True) -> Iterator[tuple[str, Expr]]:
         program = self.program
         mask = program.mask if simplified else program.traced_mask
@@ -341,46 +361,6 @@ class Inspection:
 
 _NOTHING = "no mask and no score_mod: plain attention"
 _NO_SCORE = "no score_mod: the derivative by score is 1"
-
-
-def _require(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        problem = f"use one of {', '.join(known)}."
-        raise InspectionOptionError(option=option, value=value, problem=problem)
-
-
-def _machine(name: str) -> Target:
-    _require("target", name, MACHINES)
-    match name:
-        case "cpu":
-            return _local_cpu()
-        case "cpu-amx":
-            return CpuTarget("amx")
-        case "cpu-avx512_bf16":
-            return CpuTarget("avx512_bf16")
-        case "cpu-avx512":
-            return CpuTarget("avx512")
-        case "cpu-avx2":
-            return CpuTarget("avx2")
-        case "cpu-generic":
-            return CpuTarget("generic")
-        case "triton":
-            return _default_gpu()
-        case _:
-            return GPU_TARGETS[name]
-
-
-def _local_cpu() -> CpuTarget:
-    from attnc.runtime.isa import best_isa
-
-    return CpuTarget(best_isa())
-
-
-def _default_gpu() -> GpuTarget:
-    if not torch.cuda.is_available() or torch.version.hip:
-        return GPU_TARGETS["sm_90"]
-    major, minor = torch.cuda.get_device_capability()
-    return GpuTarget("cuda", 10 * major + minor, 32)
 
 
 def _roles(mod: Any) -> tuple[Any, Mod | None]:

@@ -1,4 +1,4 @@
-"""The text of each stage; see ``stages``."""
+"""The text of each stage; see ``inspection``."""
 
 from __future__ import annotations
 
