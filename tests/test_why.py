@@ -394,3 +394,20 @@ def test_conditions_keep_their_order_and_are_listed_once() -> None:
 
     texts = [attnc.printer.format_expr(c.expr) for c in conditions_of(formula_of(found.expr))]
     assert texts == ["q_idx >= kv_idx", "kv_idx < 4", "h != 1"]
+
+
+@given(recipes(), st.integers(0, 2), st.sampled_from([(16, 16), (32, 24), (64, 48)]))
+def test_tiles_told_together_are_told_as_each_alone(
+    recipe: Recipe, h: int, blocks: tuple[int, int]
+) -> None:
+    """Neighbours share what is computed for them; that changes nothing that is said."""
+    analysis = analyze(recipe, None, 3, N_QUERIES, N_KEYS, blocks)
+    table = analysis.table
+    rows = (0, table.n_q_blocks - 1)
+    tiles = [(row, column) for row in rows for column in range(table.n_kv_blocks)]
+
+    together = dict(analysis.whys(tiles, 0, h))
+
+    assert list(together) == sorted(set(tiles))
+    for tile in tiles[:: max(len(tiles) // 5, 1)]:
+        assert str(together[tile]) == str(analysis.why(*tile, 0, h))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from attnc.analysis.counts import n_pairs_by_kind
-from attnc.analysis.explain import why_of
+from attnc.analysis.explain import Predicate, why_of
 from attnc.analysis.given import given_by
 from attnc.analysis.names import captured_names
 from attnc.analysis.picture import Picture, picture_of
-from attnc.analysis.tile import Tile
+from attnc.analysis.strips import tiles_at
 from attnc.analysis.why import Why
 from attnc.blocks import Geometry, classify
 from attnc.errors import AnalysisArgumentError
@@ -90,6 +90,10 @@ class Analysis:
         assert lifted is not None
         return solve(lifted, self.table.block_m, self.table.block_n)
 
+    @cached_property
+    def _predicate(self) -> Predicate:
+        return Predicate(self.expr, self.locations, self.names)
+
     def kind(self, q_block: int, kv_block: int, b: int = 0, h: int = 0) -> Kind:
         """Class of one tile.
 
@@ -112,21 +116,26 @@ class Analysis:
         Raises:
             AnalysisArgumentError: There is no such tile.
         """
-        kind = self.kind(q_block, kv_block, b, h)
+        ((_, why),) = self.whys([(q_block, kv_block)], b, h)
+        return why
+
+    def whys(
+        self, tiles: Iterable[tuple[int, int]], b: int = 0, h: int = 0
+    ) -> Iterator[tuple[tuple[int, int], Why]]:
+        """Each of ``tiles``, (q_block, kv_block), with its ``why``; neighbours in a row are quick.
+
+        Raises:
+            AnalysisArgumentError: There is no such tile.
+        """
+        places = sorted(set(tiles))
+        for place in places:
+            self._check_tile(*place, b, h)
         table = self.table
-        queries = _tokens(q_block, table.block_m, table.n_queries)
-        keys = _tokens(kv_block, table.block_n, table.n_keys)
-        tile = Tile(b, h, queries, keys, self._facts.tensors)
-        return why_of(
-            self.expr,
-            tile,
-            q_block,
-            kv_block,
-            kind,
-            self.locations,
-            self.names,
-            is_given=self.is_given,
-        )
+        lengths, blocks = (table.n_queries, table.n_keys), (table.block_m, table.block_n)
+        for row, column, tile in tiles_at(places, b, h, self._facts.tensors, lengths, blocks):
+            kind = self.kind(row, column, b, h)
+            found = why_of(self._predicate, tile, row, column, kind, is_given=self.is_given)
+            yield (row, column), found
 
     def cost(
         self,
@@ -291,7 +300,3 @@ def analyze(
         )
         table, n_evaluated = result.table, result.n_evaluated
     return Analysis(expr, table, n_evaluated, locations, facts, geometry, names, is_given)
-
-
-def _tokens(block: int, size: int, length: int) -> range:
-    return range(block * size, min((block + 1) * size, length))

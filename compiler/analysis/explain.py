@@ -22,23 +22,53 @@ _MAX_TEXT = 100
 _SLOT = re.compile(r"\bt(\d+)(?=\[)")
 
 
+class Predicate:
+    """What is to be explained, taken apart once for all tiles.
+
+    ``expr``: as traced. ``locations``: the user's lines. ``names``: of captured tensors, by slot.
+    """
+
+    def __init__(
+        self, expr: Expr, locations: Mapping[Expr, Location], names: Mapping[int, str]
+    ) -> None:
+        self.locations = locations
+        self.formula = formula_of(expr)
+        self.conditions = conditions_of(self.formula)
+        self._names = names
+        self._texts: dict[Expr, str] = {}
+        self._covers: dict[tuple[tuple[int, ...], bytes], tuple[int, ...]] = {}
+
+    def text(self, expr: Expr) -> str:
+        """As Python writes it, with captured tensors by their names."""
+        if expr not in self._texts:
+            self._texts[expr] = _SLOT.sub(
+                lambda found: self._names.get(int(found[1]), found[0]),
+                format_expr(expr, max_length=_MAX_TEXT),
+            )
+        return self._texts[expr]
+
+    def cover(self, covers: NDArray[np.bool_]) -> tuple[int, ...]:
+        """``smallest_cover``, remembered: most tiles have what others have."""
+        key = covers.shape, covers.tobytes()
+        if key not in self._covers:
+            self._covers[key] = tuple(smallest_cover(covers))
+        return self._covers[key]
+
+
 def why_of(
-    expr: Expr,
+    predicate: Predicate,
     tile: Tile,
     q_block: int,
     kv_block: int,
     kind: Kind,
-    locations: Mapping[Expr, Location],
-    names: Mapping[int, str],
     *,
     is_given: bool,
 ) -> Why:
-    """Why ``tile`` is of ``kind`` under the predicate ``expr``, found at every pair of it."""
-    formula = formula_of(expr)
-    conditions = conditions_of(formula)
+    """Why ``tile`` is of ``kind`` under ``predicate``, found at every pair of it."""
+    formula, conditions = predicate.formula, predicate.conditions
     cases = tile.cases([condition.expr for condition in conditions])
     values = {condition.expr: cases.values[:, n] for n, condition in enumerate(conditions)}
-    explained = _Explained(tile, cases, values, locations, names)
+    explained = _Explained(tile, cases, values, predicate)
     term = explained.term(formula)
     deciding = {condition.expr for condition in term.conditions()}
     others = tuple(explained.condition(c) for c in conditions if c.expr not in deciding)
@@ -74,13 +104,11 @@ class _Explained:
         tile: Tile,
         cases: Cases,
         conditions: Mapping[Expr, NDArray[np.bool_]],
-        locations: Mapping[Expr, Location],
-        names: Mapping[int, str],
+        predicate: Predicate,
     ) -> None:
         self.tile = tile
         self.cases = cases
-        self.locations = locations
-        self.names = names
+        self.predicate = predicate
         self.conditions = conditions
         self._values: dict[int, NDArray[np.bool_]] = {}
         self._terms: dict[int, Term] = {}
@@ -118,7 +146,7 @@ class _Explained:
         if not cases.any():
             return formula.parts
         covers = np.array([self.value(part)[cases] == decides for part in formula.parts])
-        return tuple(formula.parts[number] for number in smallest_cover(covers))
+        return tuple(formula.parts[number] for number in self.predicate.cover(covers))
 
     def condition(self, formula: Formula) -> Term:
         """A condition with the ranges of its operands."""
@@ -132,7 +160,7 @@ class _Explained:
         return Term(
             text=self._text(formula.expr),
             truth=truth,
-            location=self.locations.get(formula.source),
+            location=self.predicate.locations.get(formula.source),
             ranges=(),
             follows=False,
             visible=self._first(value),
@@ -173,10 +201,7 @@ class _Explained:
         return shown, False
 
     def _text(self, expr: Expr, *, in_parentheses: bool = False) -> str:
-        text = _SLOT.sub(
-            lambda found: self.names.get(int(found[1]), found[0]),
-            format_expr(expr, max_length=_MAX_TEXT),
-        )
+        text = self.predicate.text(expr)
         return f"({text})" if in_parentheses else text
 
 

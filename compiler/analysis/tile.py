@@ -83,12 +83,12 @@ class Tile:
 
     def range_of(self, expr: Expr, text: str) -> ValueRange:
         """The exact range of a number."""
-        return self._range(text, lambda rows: self._values(expr, rows))
+        return self._range(text, lambda rows: self.values(expr, rows))
 
     def range_of_difference(self, lhs: Expr, rhs: Expr, text: str) -> ValueRange:
         """The exact range of ``lhs - rhs`` of integers, which does not wrap around at 64 bits."""
         return self._range(
-            text, lambda rows: self._values(lhs, rows).long() - self._values(rhs, rows).long()
+            text, lambda rows: self.values(lhs, rows).long() - self.values(rhs, rows).long()
         )
 
     def _range(self, text: str, values_of: Any) -> ValueRange:
@@ -107,14 +107,15 @@ class Tile:
             low, high = values.min().cpu().numpy()[()], values.max().cpu().numpy()[()]
             least = low if least is None else min(least, low)
             greatest = high if greatest is None else max(greatest, high)
-        return ValueRange(text, _plain(least), _plain(greatest), may_nan)
+        return ValueRange(text, plain_number(least), plain_number(greatest), may_nan)
 
     def _flags(self, condition: Expr, rows: range) -> NDArray[np.bool_]:
-        values = self._values(condition, rows).expand(len(rows), len(self.keys))
+        values = self.values(condition, rows).expand(len(rows), len(self.keys))
         flags: NDArray[np.bool_] = values.cpu().numpy()
         return flags
 
-    def _values(self, expr: Expr, rows: range) -> torch.Tensor:
+    def values(self, expr: Expr, rows: range) -> torch.Tensor:
+        """Of an expression, broadcast over (``rows``, keys); a side may be 1."""
         # Numbers on the CPU go with tensors of any device.
         devices = (t.device for t in self.tensors if t.dim() or t.device.type != "cpu")
         device = next(devices, torch.device("cpu"))
@@ -132,7 +133,8 @@ class Tile:
         )
 
 
-def _plain(number: Any) -> float | int | None:
+def plain_number(number: Any) -> float | int | None:
+    """NumPy's scalar as Python's, a float with as many digits as its dtype shows."""
     if number is None:
         return None
     return int(number) if isinstance(number, np.integer) else float(str(number))
