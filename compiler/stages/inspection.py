@@ -258,7 +258,7 @@ class Inspection:
         analysis = self.analysis((tiles.block_m, tiles.block_n))
         costs = self.costs(measure=measure)
         title = f"{self._title(self.target)}, {self.shape[0]} x {self.shape[1]} heads"
-        return blocks_text(analysis, self._plan, costs, title, self._source_of(costs))
+        return blocks_text(analysis, self._plan, costs, title, self.source_of_times(costs))
 
     def costs(self, *, measure: bool = True) -> dict[str, Cost]:
         """What the call costs, by pass; a pass that the target has no kernel for is left out."""
@@ -286,7 +286,8 @@ class Inspection:
             costs["backward"] = cost_of(backward)
         return costs
 
-    def _source_of(self, costs: Mapping[str, Cost]) -> str:
+    def source_of_times(self, costs: Mapping[str, Cost]) -> str:
+        """Where the times of ``costs`` come from, or why there are none, in a sentence."""
         if isinstance(self.target, GpuTarget):
             peaks = self.target.peaks
             if peaks is None:

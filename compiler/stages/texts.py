@@ -194,21 +194,23 @@ def _cost_lines(costs: Mapping[str, Cost], title: str, source: str) -> Iterator[
     )
     for name, cost in costs.items():
         yield (
-            f"{name:10}{cost.n_visited:>12,}{cost.skipped:>9.1%}{_scaled(cost.flops):>10}"
-            f"{_scaled(cost.n_bytes):>10}{cost.intensity:>12.1f}{_time(cost.seconds):>11}"
+            f"{name:10}{cost.n_visited:>12,}{cost.skipped:>9.1%}{scaled(cost.flops):>10}"
+            f"{scaled(cost.n_bytes):>10}{cost.intensity:>12.1f}{time_text(cost.seconds):>11}"
             + (f"{'-':>12}" if cost.speedup is None else f"{cost.speedup:>11.2f}x")
         )
     yield source
 
 
-def _scaled(number: float) -> str:
+def scaled(number: float) -> str:
+    """Three digits and a unit: ``1.23 G``."""
     for factor, unit in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
             return f"{number / factor:.3g} {unit}"
     return f"{number:.3g}"
 
 
-def _time(seconds: float | None) -> str:
+def time_text(seconds: float | None) -> str:
+    """Three digits and a unit: ``1.23 ms``; ``-`` for None."""
     if seconds is None:
         return "-"
     for factor, unit in ((1.0, "s"), (1e-3, "ms")):
