@@ -166,6 +166,31 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) 
     """
     if not specs:
         return []
+    unit, build = _unit(specs, optimization)
+    with _lock:
+        known = [_kernels.get(f"{unit}/{number}") for number in range(len(specs))]
+    if all(known):
+        return [kernel for kernel in known if kernel is not None]
+    kernels = _loaded(cache.fetch(unit, build), specs)
+    with _lock:
+        for number, kernel in enumerate(kernels):
+            _kernels[f"{unit}/{number}"] = kernel
+    return kernels
+
+
+def library_of(spec: Spec) -> Path:
+    """The shared library with the kernel of ``spec``, not loaded: this machine need not run it.
+
+    Raises:
+        NoCompilerError: There is no compiler.
+        CompilerError: The compiler failed.
+    """
+    unit, build = _unit([spec], None)
+    return cache.fetch(unit, build).folder / _LIBRARY
+
+
+def _unit(specs: Sequence[Spec], optimization: str | None) -> tuple[str, Callable[[Path], None]]:
+    """Digest of kernels that are built as one, and what builds them into a folder."""
     compiler = find_compiler()
     target = specs[0].target
     assert isinstance(target, CpuTarget)
@@ -173,20 +198,12 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) 
     environment = (version("attnc"), generator_digest(".cpp.jinja"), compiler.identity, *flags)
     digests = [spec.digest(*environment) for spec in specs]
     unit = digests[0] if len(digests) == 1 else cache.joint_digest(digests)
-    with _lock:
-        known = [_kernels.get(f"{unit}/{number}") for number in range(len(specs))]
-    if all(known):
-        return [kernel for kernel in known if kernel is not None]
 
     def build(folder: Path) -> None:
         plans = [make_plan(spec) for spec in specs]
         _build(folder, plans, compiler, flags)
 
-    kernels = _loaded(cache.fetch(unit, build), specs)
-    with _lock:
-        for number, kernel in enumerate(kernels):
-            _kernels[f"{unit}/{number}"] = kernel
-    return kernels
+    return unit, build
 
 
 def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple[str, ...]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from attnc.runtime.occupancy import Occupancy, occupancy_of
 from attnc.runtime.triton_compile import OfflineBinary
-from attnc.runtime.triton_sass import nvidia_tool
+from attnc.runtime.triton_sass import n_fused, nvidia_tool
 
 _TENSOR_CORE = re.compile(r"(?<![\w.])(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)(?=[._])")
+# Where no matrix instruction multiplies a dtype, loops are found by these.
+_VECTOR_FMA = re.compile(r"(?<![\w.])(fma\.rn\.f(?:32|64)|v_(?:pk_|dual_)?fmac?_f(?:32|64))")
 _LABEL = re.compile(r"^(\$L__BB\w+|\.LBB\w+):")
 # LLVM says so in a comment for AMD, where it also branches back to share code.
 _INNERMOST = re.compile(r"=>\s*This Inner Loop Header")
@@ -33,6 +36,7 @@ class LoopResources:
         kind: PARTIAL or FULL.
         n_instructions: All instructions.
         tensor_core: Number of tensor-core instructions, by family, such as ``wgmma.mma_async``.
+        n_vector_fma: Fused multiply-adds in the assembly.
         n_integer_divisions: Integer divisions and remainders that take a division.
         n_selects: Selections by a predicate, as masking an element is.
         n_mask_operations: Integer comparisons and logic on whole tensors in Triton's IR.
@@ -41,6 +45,7 @@ class LoopResources:
     kind: str
     n_instructions: int
     tensor_core: Mapping[str, int]
+    n_vector_fma: int
     n_integer_divisions: int
     n_selects: int
     n_mask_operations: int
@@ -55,26 +60,50 @@ class Resources:
         spill_bytes: Registers kept in memory, per thread.
         shared_bytes: Shared memory.
         n_warps: Warps.
-        loops: Its loops over whole kv tiles, in order; none if the compiler merged or unrolled some,
-            or if they use no tensor cores, by which they are found.
+        n_threads: Threads.
+        tensor_columns: Columns of tensor memory, where the machine has it.
+        tensor_core: Tensor-core instructions in the whole kernel, by family.
+        n_vector_fma: Fused multiply-adds of vectors in the whole kernel, as the machine runs them.
+        n_instructions: All instructions of the assembly.
+        occupancy: Of a core of the machine; None if its limits are not known here.
+        loops: Its loops over whole kv tiles, in order; none if the compiler merged or unrolled
+            some.
     """
 
     registers: int
     spill_bytes: int
     shared_bytes: int
     n_warps: int
+    n_threads: int
+    tensor_columns: int
+    tensor_core: Mapping[str, int]
+    n_vector_fma: int
+    n_instructions: int
+    occupancy: Occupancy | None
     loops: tuple[LoopResources, ...]
+
+    @property
+    def n_tensor_core(self) -> int:
+        """Tensor-core instructions of all families."""
+        return sum(self.tensor_core.values())
 
 
 def resources_of(binary: OfflineBinary) -> Resources:
-    """Reads ``binary``."""
+    """Reads ``binary``.
+
+    Raises:
+        ToolMissingError: It is for NVIDIA, and Triton came without its tools.
+    """
     if binary.target.backend == "cuda":
         registers, spill_bytes = resources_of_cubin(binary.binary)
         assembly = binary.texts["ptx"]
+        n_vector_fma = n_fused(binary.binary)
     else:
         assembly = binary.texts["amdgcn"]
         registers, spill_bytes = _amd_registers(assembly)
-    loops = innermost_loops(assembly.splitlines())
+        n_vector_fma = len(_VECTOR_FMA.findall(assembly))
+    lines = assembly.splitlines()
+    loops = innermost_loops(lines)
     mask_operations = [_n_mask_operations(body) for body in _tile_loops(binary.texts["ttir"])]
     if not len(loops) == len(mask_operations) == len(binary.loop_kinds):
         loops = []
@@ -83,6 +112,18 @@ def resources_of(binary: OfflineBinary) -> Resources:
         spill_bytes=spill_bytes,
         shared_bytes=binary.shared_bytes,
         n_warps=binary.n_warps,
+        n_threads=binary.n_warps * binary.target.warp_size,
+        tensor_columns=binary.tensor_columns,
+        tensor_core=_tensor_core(lines),
+        n_vector_fma=n_vector_fma,
+        n_instructions=sum(map(_is_instruction, lines)),
+        occupancy=occupancy_of(
+            binary.target,
+            registers=registers,
+            n_warps=binary.n_warps,
+            shared_bytes=binary.shared_bytes,
+            tensor_columns=binary.tensor_columns,
+        ),
         loops=tuple(
             _loop_resources(kind, body, n)
             for kind, body, n in zip(binary.loop_kinds, loops, mask_operations, strict=False)
@@ -90,11 +131,17 @@ def resources_of(binary: OfflineBinary) -> Resources:
     )
 
 
-def innermost_loops(lines: Sequence[str]) -> list[list[str]]:
-    """Lines of each innermost loop of PTX or AMD assembly that has a tensor-core instruction.
+def _tensor_core(lines: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(match[1] for line in lines if (match := _TENSOR_CORE.search(line))))
 
+
+def innermost_loops(lines: Sequence[str]) -> list[list[str]]:
+    """Lines of each innermost loop of PTX or AMD assembly that multiplies matrices.
+
+    That is told by a tensor-core instruction; without any in ``lines``, by a fused multiply-add.
     A loop is what lies between a label and the last branch back to it.
     """
+    multiplies = _TENSOR_CORE if any(map(_TENSOR_CORE.search, lines)) else _VECTOR_FMA
     labels: dict[str, int] = {}
     spans: dict[int, int] = {}
     for number, line in enumerate(lines):
@@ -106,7 +153,7 @@ def innermost_loops(lines: Sequence[str]) -> list[list[str]]:
     busy = [
         (start, stop)
         for start, stop in spans.items()
-        if any(_TENSOR_CORE.search(line) for line in lines[start : stop + 1])
+        if any(multiplies.search(line) for line in lines[start : stop + 1])
     ]
     return [
         list(lines[start : stop + 1])
@@ -123,11 +170,11 @@ def _may_head_a_loop(lines: Sequence[str], number: int) -> bool:
 
 
 def _loop_resources(kind: str, body: Sequence[str], n_mask_operations: int) -> LoopResources:
-    families = (match[1] for line in body if (match := _TENSOR_CORE.search(line)))
     return LoopResources(
         kind=kind,
         n_instructions=sum(_is_instruction(line) for line in body),
-        tensor_core=dict(Counter(families)),
+        tensor_core=_tensor_core(body),
+        n_vector_fma=sum(bool(_VECTOR_FMA.search(line)) for line in body),
         n_integer_divisions=sum(bool(_DIVISION.search(line)) for line in body),
         n_selects=sum(bool(_SELECT.search(line)) for line in body),
         n_mask_operations=n_mask_operations,

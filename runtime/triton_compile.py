@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-from attnc.errors import OfflineCompileError
+from attnc.errors import OfflineCompileError, ToolMissingError
 from attnc.plan import Plan, Spec
 from attnc.render.names import FORWARD
 from attnc.runtime import cache, triton_worker
@@ -53,6 +54,7 @@ class OfflineBinary:
         binary: The file for the driver: cubin or hsaco.
         shared_bytes: Shared memory per program.
         n_warps: Warps per program.
+        tensor_columns: Columns of tensor memory per program.
         loop_kinds: PARTIAL or FULL for each loop over whole tiles, in order of the source.
     """
 
@@ -62,6 +64,7 @@ class OfflineBinary:
     binary: Path
     shared_bytes: int
     n_warps: int
+    tensor_columns: int
     loop_kinds: tuple[str, ...]
 
 
@@ -73,9 +76,18 @@ def compile_offline(spec: Spec, target: GpuTarget, function: str = FORWARD) -> O
 
     Raises:
         OfflineCompileError: Triton's compiler fails; the message has its output.
+        ToolMissingError: Triton is not installed.
     """
     spec = replace(spec, target=target)
-    digest = kernel_digest(spec, f"offline {function}")
+    try:
+        digest = kernel_digest(spec, f"offline {function}")
+    except PackageNotFoundError as error:
+        raise ToolMissingError(
+            tool="Triton",
+            purpose="compiles kernels for GPUs",
+            problem="it is not installed",
+            remedy="pip install triton.",
+        ) from error
     folder = cache.fetch(digest, functools.partial(_build, spec, target, function)).folder
     metadata = json.loads((folder / METADATA).read_text())
     (binary,) = (path for e in BINARIES if (path := folder / f"kernel.{e}").exists())
@@ -86,6 +98,7 @@ def compile_offline(spec: Spec, target: GpuTarget, function: str = FORWARD) -> O
         binary=binary,
         shared_bytes=metadata["shared"],
         n_warps=metadata["num_warps"],
+        tensor_columns=metadata["tmem_size"] or 0,
         loop_kinds=tuple(json.loads((folder / _LOOPS).read_text())),
     )
 
@@ -149,4 +162,6 @@ def _signature(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
             types |= {f"{kind}_starts_ptr": "*i32", f"{kind}_stops_ptr": "*i32"}
             types[f"{kind}_offsets_ptr"] = "*i64"
             aligned += [f"{kind}_{field}_ptr" for field in ("offsets", "starts", "stops")]
+        types["partial_held_ptr"] = "*i8"
+        aligned.append("partial_held_ptr")
     return types, ones, aligned

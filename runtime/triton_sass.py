@@ -10,12 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnc.errors import ToolMissingError
+
 _INSTRUCTION = re.compile(
     r"^\s+/\*(?P<address>[0-9a-f]{4,})\*/\s+(?P<text>[^;]+?)\s*;", re.MULTILINE
 )
 _BRANCH = re.compile(r"\bBRA\b.*?\b0x(?P<target>[0-9a-f]+)$")
 _OPCODE = re.compile(r"^(?:@!?U?P\w+\s+)?(?P<name>[A-Z0-9]+)")
 _TENSOR_CORE = re.compile(r"^(?:[HIDQ]G?MMA|UTC\w*MMA)$")
+_FUSED = re.compile(r"^(?:[FD]FMA2?|HFMA2)$")
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def machine_loops(cubin: Path) -> list[MachineLoop]:
     """
     instructions = [
         (int(match["address"], 16), match["text"])
-        for match in _INSTRUCTION.finditer(disassembled(cubin))
+        for match in _INSTRUCTION.finditer(_dumped(cubin))
     ]
     spans: dict[int, int] = {}
     for address, text in instructions:
@@ -78,15 +81,42 @@ def _loop(body: list[str]) -> MachineLoop:
     )
 
 
+def n_fused(cubin: Path) -> int:
+    """Fused multiply-adds of vectors in ``cubin``; one that does two at once counts as one."""
+    names = (_OPCODE.match(match["text"]) for match in _INSTRUCTION.finditer(_dumped(cubin)))
+    return sum(bool(name and _FUSED.match(name["name"])) for name in names)
+
+
 def disassembled(cubin: Path) -> str:
-    """The instructions of ``cubin``, each with its address."""
+    """The instructions of ``cubin`` with labels, as people read them.
+
+    Raises:
+        ToolMissingError: Triton came without nvdisasm.
+    """
+    command = [str(nvidia_tool("nvdisasm")), "--print-code", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return text.partition("//----")[2].partition("\n")[2] or text
+
+
+def _dumped(cubin: Path) -> str:
     command = [str(nvidia_tool("cuobjdump")), "-sass", str(cubin)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def nvidia_tool(name: str) -> Path:
-    """Path of one of the programs of NVIDIA's that come with Triton."""
+    """Path of one of the programs of NVIDIA's that come with Triton.
+
+    Raises:
+        ToolMissingError: There is no Triton, or it came without the program.
+    """
     found = importlib.util.find_spec("triton")  # its tools are wanted, not Triton
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "backends" / "nvidia" / "bin" / name
+    if found is None or found.origin is None:
+        problem, remedy = "it comes with Triton, which is not installed", "pip install triton"
+    else:
+        path = Path(found.origin).parent / "backends" / "nvidia" / "bin" / name
+        if path.is_file():
+            return path
+        problem = f"{path} does not exist"
+        remedy = "Install Triton from PyPI, whose packages have it: pip install triton"
+    purpose = "reads binaries of NVIDIA's GPUs"
+    raise ToolMissingError(tool=name, purpose=purpose, problem=problem, remedy=f"{remedy}.")

@@ -76,6 +76,7 @@ from attnc.errors.machine import (
     NoCompilerError,
     NoCompilerWarning,
     OfflineCompileError,
+    ToolMissingError,
 )
 from attnc.errors.toolkit import (
     CheckFailedError,
@@ -167,6 +168,7 @@ __all__ = [
     "TargetMissingError",
     "TargetNameError",
     "TargetSyntaxError",
+    "ToolMissingError",
     "TraceError",
     "UnsupportedDTypeError",
     "UnsupportedOperationError",

@@ -45,6 +45,10 @@ class OfflineCompileError(AttncError, RuntimeError):
     template = "Triton cannot compile the kernel for {target}. Its output ends with:\n{output}"
 
 
+class ToolMissingError(AttncError, RuntimeError):
+    template = "{tool}, which {purpose}, is missing: {problem}. {remedy}"
+
+
 class HeadTooWideError(AttncError, ValueError):
     template = (
         "Heads of width {width} in {dtype} do not fit into {target}: the smallest tiles take "

@@ -14,6 +14,7 @@ from attnc.stages.stage import Pass
 from attnc.target import CpuTarget, GpuTarget, Target
 
 if TYPE_CHECKING:
+    from attnc.runtime.disassembly import MachineFunction
     from attnc.runtime.triton_compile import OfflineBinary
     from attnc.stages.inspection import Inspection
 
@@ -68,6 +69,20 @@ class PassSource:
         assert isinstance(self.spec.target, GpuTarget)
         for name, function in self.functions().items():
             yield name, compile_offline(self.spec, self.spec.target, function)
+
+    @cached_property
+    def disassembly(self) -> str:
+        """Machine code of the library of a CPU, compiled by the compiler at hand."""
+        from attnc.runtime.cpu import library_of
+        from attnc.runtime.disassembly import disassembled
+
+        return disassembled(library_of(self.spec))
+
+    def machine_functions(self) -> list[MachineFunction]:
+        """Functions of the library of a CPU, without those that a linker adds."""
+        from attnc.runtime.disassembly import functions_in
+
+        return list(functions_in(self.disassembly))
 
 
 def role_of(kernel: str) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from attnc.errors import AttncError, InspectionOptionError
 from attnc.stages.kernels import PassSource, role_of, sources_of
+from attnc.stages.resources import kernel_facts, resources_text
 from attnc.stages.stage import STAGES, Pass, Stage, StageKind
-from attnc.stages.texts import resources_text
+from attnc.stages.texts import assembly_text, plan_data, plan_text
 from attnc.target import CpuTarget, GpuTarget, Target
 
 if TYPE_CHECKING:
@@ -111,35 +112,35 @@ class _Maker:
         return self._stage("", makers[self.name]())
 
     def _of_pass(self, source: PassSource) -> Iterator[Stage]:
-        if self.name == "plan":
-            yield self._stage(source.name, self.inspection.plan())
-        elif self.name in ("cpp", "triton"):
-            yield self._stage(source.name, source.text)
-        else:
-            for kernel, binary in source.binaries():
-                yield self._stage(kernel, self._assembly(binary))
+        match self.name:
+            case "plan":
+                yield self._stage(source.name, plan_text(source.plan), plan_data(source.plan))
+            case "cpp" | "triton":
+                yield self._stage(source.name, source.text)
+            case "assembly":
+                yield self._stage(source.name, assembly_text(source.machine_functions()))
+            case _:
+                for kernel, binary in source.binaries():
+                    yield self._stage(kernel, self._text_of(binary))
 
-    def _assembly(self, binary: OfflineBinary) -> str:
-        from attnc.runtime.triton_sass import disassembled
-
+    def _text_of(self, binary: OfflineBinary) -> str:
         match self.name:
             case "ttir":
                 return binary.texts["ttir"]
             case "sass":
+                from attnc.runtime.triton_sass import disassembled
+
                 return disassembled(binary.binary)
             case _:
                 return binary.texts.get("ptx") or binary.texts["amdgcn"]
 
     def _resources(self) -> Stage:
-        from attnc.runtime.triton_binary import resources_of
-
-        target = self.inspection.gpu
-        parts = [
-            f"{kernel}:\n{resources_text(resources_of(binary))}"
-            for source in sources_of(self.inspection, target, self.passes)
-            for kernel, binary in source.binaries()
+        kernels = [
+            facts
+            for source in sources_of(self.inspection, self.target, self.passes)
+            for facts in kernel_facts(source)
         ]
-        return self._stage("", "\n\n".join(parts))
+        return self._stage("", resources_text(kernels), {"kernels": kernels})
 
     def _stage(
         self, kernel: str, text: str, data: dict[str, Any] | None = None, problem: str | None = None

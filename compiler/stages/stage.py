@@ -67,5 +67,8 @@ STAGES: dict[str, StageKind] = {
     "ttir": StageKind("Triton's IR of the compiled kernel", "mlir", "gpu", by_kernel=True),
     "ptx": StageKind("assembly: PTX, or AMDGCN on AMD", "asm", "gpu", by_kernel=True),
     "sass": StageKind("machine instructions of the compiled kernel", "asm", "nvidia", by_kernel=True),
+    "assembly": StageKind(
+        "machine instructions of the compiled kernel", "asm", "cpu", by_kernel=True
+    ),
     "resources": StageKind("registers, spills, memory and instructions of each kernel", "text"),
 }  # fmt: skip

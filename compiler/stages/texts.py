@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attnc.analysis import LEGEND, Analysis
 from attnc.derivative import Derivative, Scatter
@@ -18,7 +18,7 @@ from attnc.trace import Location
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
     from attnc.cost import Cost
-    from attnc.runtime.triton_binary import Resources
+    from attnc.runtime.disassembly import MachineFunction
 
 _DECLARATION = re.compile(r"\w+: ")
 
@@ -246,20 +246,26 @@ def _schedule_lines(part: Schedule) -> Iterator[str]:
             yield from (f"    {line}" for line in lets)
 
 
-def resources_text(found: Resources) -> str:
-    """Registers, memory, and the instructions of each loop."""
-    lines = [
-        f"{found.registers:>8} registers per thread, {found.n_warps} warps",
-        f"{found.spill_bytes:>8} bytes of spilled registers",
-        f"{found.shared_bytes:>8} bytes of shared memory",
-    ]
-    for loop in found.loops:
-        tensor_core = ", ".join(f"{n} {name}" for name, n in loop.tensor_core.items())
-        lines += [
-            f"loop over {loop.kind} tiles, per thread and iteration:",
-            f"{loop.n_instructions:>8} instructions, of which {tensor_core}",
-            f"{loop.n_integer_divisions:>8} integer divisions",
-            f"{loop.n_selects:>8} selections by a predicate",
-            f"{loop.n_mask_operations:>8} operations of the mask on whole tiles",
-        ]
-    return "\n".join(lines)
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """Decisions and their reasons, tile sizes, loop bounds or a table: of JSON's types."""
+    return {
+        "decisions": [{"what": d.what, "why": d.why} for d in plan.decisions],
+        "tiles": {"block_m": plan.tiles.block_m, "block_n": plan.tiles.block_n},
+        "uses_table": plan.uses_table,
+    }
+
+
+def assembly_text(functions: Sequence[MachineFunction]) -> str:
+    """Each function with what it multiplies and spills, those that multiply most first."""
+    parts = []
+    for function in sorted(functions, key=lambda f: -(f.n_fma + f.n_dot_products)):
+        counts = {
+            "products of tiles of registers": function.n_tile_products,
+            "products of pairs of bfloat16": function.n_dot_products,
+            "fused multiply-adds": function.n_fma,
+            "bytes of vector registers kept on the stack": sum(function.spilled_places.values()),
+        }
+        told = [f"{count} {what}" for what, count in counts.items() if count]
+        head = [f"; {function.name}", f"; {', '.join(told)}"] if told else [f"; {function.name}"]
+        parts.append("\n".join([*head, *(f"    {text}" for text in function.instructions)]))
+    return "\n\n".join(parts)
