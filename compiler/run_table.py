@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
+_KIND_BITS = 2
+_KIND = (1 << _KIND_BITS) - 1
+
+
 class Kind(IntEnum):
     """Class of a tile: no, some or all of its pairs (query, key) are visible."""
 
@@ -32,7 +36,8 @@ class RunTable:
     mask does not depend on them. Lengths and block sizes are in tokens.
 
     ``offsets``: (n_rows + 1,), int64. ``starts``, ``stops``: (n_runs,), int32, in key blocks,
-    half open. ``kinds``: (n_runs,), int8, values of ``Kind``.
+    half open. ``kinds``: (n_runs,), int8, values of ``Kind``; tables made for kernels that check
+    terms of a mask apart (``blocks.terms``) add to PARTIAL the bits of those that hold throughout.
     """
 
     offsets: Ints
@@ -151,6 +156,16 @@ class RunTable:
             block_m=block_m,
             block_n=block_n,
         )
+
+    @staticmethod
+    def bit_of(term: int) -> np.int8:
+        """The bit of ``kinds`` that says that a term of the mask is true in all tiles of a run."""
+        return np.int8(1 << (_KIND_BITS + term))
+
+    @property
+    def held(self) -> NDArray[np.int8]:
+        """Terms that need no check in tiles of each run, as bits, the first the lowest: (n_runs,)."""
+        return self.kinds >> _KIND_BITS
 
     def run_rows(self) -> Ints:
         """Row number of each run: (n_runs,), int64."""
@@ -279,7 +294,7 @@ class RunTable:
         )
 
     def _only(self, kind: Kind) -> RunTable:
-        used = self.kinds == kind
+        used = (self.kinds & _KIND) == kind
         return RunTable(
             _offsets(np.bincount(self.run_rows()[used], minlength=self.n_rows)),
             self.starts[used],

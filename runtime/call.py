@@ -71,6 +71,10 @@ class CompiledKernel(Protocol):
     @property
     def uses_table(self) -> bool: ...
 
+    @property
+    def knows_terms(self) -> bool:
+        """The table says which terms of the mask hold all over its PARTIAL runs."""
+
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
 

@@ -15,7 +15,7 @@ from weakref import ref
 
 import torch
 
-from attnc.errors import NoCompilerError, NoCompilerWarning
+from attnc.errors import InstructionSetError, NoCompilerError, NoCompilerWarning
 from attnc.plan import Plan, Spec, make_plan
 from attnc.run_table import RunTable
 from attnc.runtime import cache
@@ -29,7 +29,7 @@ from attnc.runtime.build import (
 )
 from attnc.runtime.call import BackwardCall, Call, CompiledKernel
 from attnc.runtime.fingerprint import generator_digest
-from attnc.runtime.isa import ISA_FLAGS
+from attnc.runtime.isa import ISA_FLAGS, processor_text, runnable_isas
 from attnc.runtime.parallel import parallel_for
 from attnc.target import CpuTarget
 
@@ -66,6 +66,10 @@ class CpuKernel:
     folder: Path
     _entry: Callable[[int | bytes], int]
     _arguments: ArgumentWriter
+
+    @property
+    def knows_terms(self) -> bool:
+        return False
 
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``.
@@ -163,15 +167,22 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) 
     Args:
         specs: All with the same ``target``.
         optimization: The compiler's level, ``OPTIMIZATION`` if None; lower ones compile faster.
+
+    Raises:
+        InstructionSetError: The target has instructions that this machine has not.
     """
     if not specs:
         return []
+    target = specs[0].target
+    assert isinstance(target, CpuTarget)
+    if target.isa not in runnable_isas():
+        raise InstructionSetError(isa=target.isa, runnable=", ".join(runnable_isas()))
     unit, build = _unit(specs, optimization)
     with _lock:
         known = [_kernels.get(f"{unit}/{number}") for number in range(len(specs))]
     if all(known):
         return [kernel for kernel in known if kernel is not None]
-    kernels = _loaded(cache.fetch(unit, build), specs)
+    kernels = cache.fetch_loaded(unit, build, lambda entry: _loaded(entry, specs))
     with _lock:
         for number, kernel in enumerate(kernels):
             _kernels[f"{unit}/{number}"] = kernel
@@ -195,7 +206,9 @@ def _unit(specs: Sequence[Spec], optimization: str | None) -> tuple[str, Callabl
     target = specs[0].target
     assert isinstance(target, CpuTarget)
     flags = (optimization or OPTIMIZATION, *COMMON_FLAGS, *ISA_FLAGS[target.isa])
-    environment = (version("attnc"), generator_digest(".cpp.jinja"), compiler.identity, *flags)
+    machine = processor_text(compiler.command)
+    generator = generator_digest(".cpp.jinja")
+    environment = (version("attnc"), generator, machine, compiler.identity, *flags)
     digests = [spec.digest(*environment) for spec in specs]
     unit = digests[0] if len(digests) == 1 else cache.joint_digest(digests)
 
@@ -210,7 +223,7 @@ def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple
     from attnc.render.cpp import render, render_many  # imports Jinja, which loading does not need
 
     source = render(plans[0]) if len(plans) == 1 else render_many(plans)
-    (folder / _SOURCE).write_text(source)
+    (folder / _SOURCE).write_text(source, encoding="utf-8")
     compile_library(compiler, folder / _SOURCE, folder / _LIBRARY, flags)
     described = [
         {
@@ -222,12 +235,12 @@ def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple
         }
         for plan in plans
     ]
-    (folder / _PLAN).write_text(json.dumps(described, indent=1))
+    (folder / _PLAN).write_text(json.dumps(described, indent=1), encoding="utf-8")
 
 
 def _loaded(entry: cache.Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
     library = load_library(entry, _LIBRARY)
-    described = json.loads((entry.folder / _PLAN).read_text())
+    described = json.loads((entry.folder / _PLAN).read_text(encoding="utf-8"))
     kernels = []
     for number, (spec, plan) in enumerate(zip(specs, described, strict=True)):
         name = "attnc" if len(specs) == 1 else f"attnc{number}"

@@ -230,12 +230,14 @@ def table_for(
     mask = entry.mask
     assert mask is not None, "a kernel without a mask has loop bounds in closed form"
     read = [tensors[slot] for slot in entry.mask_slots]
+    knows_terms = entry.kernel.knows_terms
 
     def classified() -> RunTable:
         from attnc.blocks import classify
+        from attnc.blocks.terms import terms_of, with_held_terms
 
         n_batch, n_heads, n_queries, n_keys = lengths
-        return classify(
+        table = classify(
             mask,
             tensors,
             n_batch=n_batch,
@@ -245,5 +247,6 @@ def table_for(
             block_m=block_m,
             block_n=block_n,
         ).table
+        return with_held_terms(table, terms_of(mask), tensors) if knows_terms else table
 
-    return _tables.get((mask, lengths, block_m, block_n), read, classified)
+    return _tables.get((mask, lengths, block_m, block_n, knows_terms), read, classified)

@@ -45,6 +45,10 @@ class TiledKernel:
     def uses_table(self) -> bool:
         return self.plan.uses_table
 
+    @property
+    def knows_terms(self) -> bool:
+        return False
+
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
         with torch.no_grad(), torch.autocast(call.q.device.type, enabled=False):

@@ -6,10 +6,10 @@ variable decides what Triton's own library functions are.
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -56,6 +56,10 @@ class TritonKernel:
     def uses_table(self) -> bool:
         return self.facts.uses_table
 
+    @property
+    def knows_terms(self) -> bool:
+        return self.facts.knows_terms
+
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
         n_batch, n_heads, n_queries = call.q.shape[:3]
@@ -88,7 +92,8 @@ class TritonKernel:
         add_captured(fixed, moving, call, self.facts)
         if self.uses_table:
             (function,) = self.facts.functions.values()
-            fixed += table_arguments(table_of(call, function), q.device)
+            table = table_of(call, function)
+            fixed += table_arguments(table, q.device, knows_terms=self.knows_terms)
         return fixed, moving
 
 
@@ -125,11 +130,10 @@ def is_interpreting() -> bool:
 
 def load_module(path: Path, digest: str) -> Any:
     """The module at ``path``. Triton reads a kernel's source from its file."""
-    module_spec = importlib.util.spec_from_file_location(f"attnc_triton_{digest[:16]}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    module = ModuleType(f"attnc_triton_{digest[:16]}")
+    module.__file__ = str(path)
+    # Not imported: that would leave a .pyc in the entry, and trust it though no checksum has it.
+    exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
     return module
 
 

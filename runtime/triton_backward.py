@@ -102,7 +102,7 @@ class BackwardPass:
         fixed, moving = [*fixed], [*lengths, *moving]
         add_captured(fixed, moving, forward, self.facts)
         if self.facts.uses_table:
-            fixed += table_arguments(table_of(forward, launcher.facts), forward.q.device)
+            fixed += self._table(launcher, is_transposed=False)
         launcher.launch(forward.q.device, n_programs, fixed, moving)
 
     def _by_keys(self, sums: list[torch.Tensor], delta: torch.Tensor | None) -> None:
@@ -126,9 +126,17 @@ class BackwardPass:
         moving.append(n_readers)
         add_captured(fixed, moving, forward, self.facts)
         if self.facts.uses_table:
-            table = table_of(forward, launcher.facts)
-            fixed += table_arguments(table, forward.q.device, is_transposed=True)
+            fixed += self._table(launcher, is_transposed=True)
         launcher.launch(forward.q.device, n_kv_blocks * kv_heads * kv_batch, fixed, moving)
+
+    def _table(self, launcher: Launcher, *, is_transposed: bool) -> tuple[Any, ...]:
+        forward = self.call.forward
+        return table_arguments(
+            table_of(forward, launcher.facts),
+            forward.q.device,
+            knows_terms=self.facts.knows_terms,
+            is_transposed=is_transposed,
+        )
 
     def inputs(self) -> list[Any]:
         """The first arguments of every function that goes over tiles."""

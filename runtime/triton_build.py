@@ -45,11 +45,13 @@ class KernelFacts:
 
     Attributes:
         uses_table: It reads which tiles to visit.
+        knows_terms: The table says which terms of the mask hold all over its PARTIAL runs.
         slots: Numbers of the captured tensors that it reads, ascending.
         functions: Those in its source, by name: one, or several of a backward pass.
     """
 
     uses_table: bool
+    knows_terms: bool
     slots: tuple[int, ...]
     functions: dict[str, FunctionFacts]
 
@@ -85,7 +87,8 @@ def write_source(spec: Spec, folder: Path) -> Plan:
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan))
     functions = {name: function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
-    facts = KernelFacts(plan.uses_table, plan.slots, functions)
+    knows_terms = plan.uses_table and plan.masks is not None and bool(plan.masks.terms)
+    facts = KernelFacts(plan.uses_table, knows_terms, plan.slots, functions)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)))
     return plan
 
@@ -102,6 +105,7 @@ def read_facts(folder: Path) -> KernelFacts:
     fields = json.loads((folder / _FACTS).read_text())
     return KernelFacts(
         uses_table=fields["uses_table"],
+        knows_terms=fields["knows_terms"],
         slots=tuple(fields["slots"]),
         functions={name: FunctionFacts(**f) for name, f in fields["functions"].items()},
     )

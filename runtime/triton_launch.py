@@ -126,19 +126,25 @@ def table_of(call: Call, facts: FunctionFacts) -> RunTable:
 
 
 def table_arguments(
-    table: RunTable, device: torch.device, *, is_transposed: bool = False
+    table: RunTable, device: torch.device, *, knows_terms: bool, is_transposed: bool = False
 ) -> tuple[Any, ...]:
     """The arrays on ``device`` of the table or its transpose, kept there as long as the same table
-    is used, and its strides."""
+    is used, and its strides; ``knows_terms`` as in ``KernelFacts``."""
     key = (id(table), is_transposed, device)
     known = _tables.get(key)
     if known is None:
         partial, full = (table.transpose() if is_transposed else table).split()
-        arrays = tuple(
-            torch.from_numpy(array).to(device)
-            for part in (partial, full)
-            for array in (part.offsets, part.starts, part.stops)
-        )
+        read = [
+            partial.offsets,
+            partial.starts,
+            partial.stops,
+            full.offsets,
+            full.starts,
+            full.stops,
+        ]
+        if knows_terms:
+            read.insert(3, partial.held)
+        arrays = tuple(torch.from_numpy(array).to(device) for array in read)
         known = (table, arrays)  # holds the table, so that its id stays its own
         with _lock:
             _tables[key] = known

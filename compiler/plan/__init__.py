@@ -5,8 +5,8 @@ done; making one may import sympy, so it is made on a cache miss only. Templates
 """
 
 from attnc.plan.decide import make_plan
-from attnc.plan.masks import PartialMasks
+from attnc.plan.masks import PartialMasks, Term
 from attnc.plan.record import Accumulation, Decision, Plan
 from attnc.plan.spec import Spec, Wanted
 
-__all__ = ["Accumulation", "Decision", "PartialMasks", "Plan", "Spec", "Wanted", "make_plan"]
+__all__ = ["Accumulation", "Decision", "PartialMasks", "Plan", "Spec", "Term", "Wanted", "make_plan"]

@@ -42,6 +42,8 @@ class Edges:
             something is, then the other parts check the whole mask: a limit less saves little.
         low_stop, high_start: Where lower limits begin to hold and upper ones cease to, in tiles:
             sympy expressions like those of the closed form; None without such limits.
+        terms: Conditions whose conjunction is the mask in the last run, and where they are to be
+            checked: "low" ones before low_stop, "high" ones from high_start on, "" everywhere.
     """
 
     low: Expr | None
@@ -49,6 +51,7 @@ class Edges:
     middle: Expr | None
     low_stop: Any
     high_start: Any
+    terms: tuple[tuple[str, Expr], ...]
 
 
 def edges_of(mask: Expr, closed_form: ClosedForm) -> Edges | None:
@@ -95,6 +98,7 @@ def edges_of(mask: Expr, closed_form: ClosedForm) -> Edges | None:
         middle=_all(others) if others else None,
         low_stop=None if low is None else low.full_start,
         high_start=None if high is None else high.full_stop,
+        terms=tuple((side, _all(part)) for side, part in parts.items() if part),
     )
 
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attnc.ir import Expr, IndexName, Ref, walk
+from attnc.blocks.terms import terms_of
+from attnc.ir import Expr, IndexName, Ref, replaced, walk
 from attnc.limits import limits_of
 from attnc.plan.record import Decision
 from attnc.plan.spec import Spec
+from attnc.plan.visits import EXCHANGED
 from attnc.schedule import Schedule
 from attnc.target import CpuTarget
 
@@ -28,6 +30,17 @@ _PARTS = (
 
 
 @dataclass(frozen=True)
+class Term:
+    """A condition that a tile checks on its own, where it may not hold.
+
+    ``side``: as in ``edges.Edges.terms``; "" where a table says which tiles check it.
+    """
+
+    schedule: Schedule
+    side: str = ""
+
+
+@dataclass(frozen=True)
 class PartialMasks:
     """Schedules of what the tiles of a loop check.
 
@@ -36,6 +49,8 @@ class PartialMasks:
         low, middle, high: What is left of it in parts of the last run, as ``edges.Edges`` says;
             None where there is no such part.
         low_stop, high_start: The ends of those parts, as in ``edges.Edges``.
+        terms: Conditions whose conjunction is the mask, for tiles to branch on; none where a loop
+            has all its tiles check the same.
     """
 
     whole: Schedule
@@ -44,6 +59,7 @@ class PartialMasks:
     high: Schedule | None = None
     low_stop: Any = None
     high_start: Any = None
+    terms: tuple[Term, ...] = ()
 
     @property
     def has_parts(self) -> bool:
@@ -51,9 +67,14 @@ class PartialMasks:
 
     @property
     def schedules(self) -> dict[str, Schedule]:
-        """By the name of what is checked, ``ALL`` last."""
+        """By the name of what is checked, ``ALL`` last; with ``terms``, these are ``ALL``."""
         named = {"LOW": self.low, "MIDDLE": self.middle, "HIGH": self.high, "ALL": self.whole}
         return {name: part for name, part in named.items() if part is not None}
+
+    @property
+    def computed(self) -> tuple[Schedule, ...]:
+        """Everything that tiles compute of the mask."""
+        return tuple(term.schedule for term in self.terms) or tuple(self.schedules.values())
 
 
 def masks_by_keys(
@@ -70,7 +91,7 @@ def masks_by_keys(
         what = "PARTIAL tiles check the whole mask"
         decisions.append(Decision(what, "on CPUs that takes a few percent of a tile's time"))
         return PartialMasks(scheduled(mask, "m"))
-    return _partial_masks(mask, IndexName.KV, closed_form, scheduled, decisions)
+    return _partial_masks(spec, mask, closed_form, scheduled, decisions)
 
 
 def masks_by_queries(
@@ -83,39 +104,93 @@ def masks_by_queries(
     """What is checked in loops over tiles of queries; None where no kernel has one."""
     if mask is None or spec.gradients is None or isinstance(spec.target, CpuTarget):
         return None
-    return _partial_masks(mask, IndexName.Q, transposed, scheduled, decisions)
+    # More loops, which add to two sums, would have too few registers: here tiles branch.
+    limited = _limited(mask, IndexName.Q, transposed, decisions)
+    whole = scheduled(limited(mask), "m")
+    if transposed is None:
+        return PartialMasks(whole, terms=_terms(spec, mask, limited, scheduled, decisions))
+    if len(transposed.runs) > 1:
+        return PartialMasks(whole)
+    from attnc.plan.edges import edges_of
+    from attnc.printer import format_expr
+
+    edges = edges_of(replaced(mask, EXCHANGED), transposed)
+    if edges is None:
+        return PartialMasks(whole)
+    terms = []
+    for number, (side, exchanged) in enumerate(edges.terms):
+        condition = replaced(exchanged, EXCHANGED)
+        terms.append(Term(scheduled(limited(condition), f"m{_LETTERS[number]}"), side))
+        if side:
+            where = "before the FULL ones" if side == "low" else "after them"
+            what = f"of tiles of queries, only those {where} check `{format_expr(condition)}`"
+            decisions.append(Decision(what, "its own bounds say that it holds in the others"))
+    return PartialMasks(
+        whole, terms=tuple(terms), low_stop=edges.low_stop, high_start=edges.high_start
+    )
+
+
+_LETTERS = "abcd"  # of terms, in names of their values
+
+
+def _limited(
+    mask: Expr, own: IndexName, closed_form: ClosedForm | None, decisions: list[Decision]
+) -> Callable[[Expr], Expr]:
+    """Rewrites conditions of ``mask`` as limits of the index that a loop goes over."""
+    # Closed forms are used only where no integer wraps around.
+    limited = partial(limits_of, own=own, is_exact=closed_form is not None)
+    if any(isinstance(node, Ref) for node in walk(limited(mask))):
+        what = f"comparisons with {own.value} are limits of its place in a tile"
+        why = "places are the same in every tile; of limits there is one per line of it"
+        decisions.append(Decision(what, why))
+    return limited
+
+
+def _terms(
+    spec: Spec,
+    mask: Expr,
+    limited: Callable[[Expr], Expr],
+    scheduled: Scheduled,
+    decisions: list[Decision],
+) -> tuple[Term, ...]:
+    """What PARTIAL tiles of a table check each where the table says so; () for the whole mask."""
+    terms = terms_of(mask)
+    if spec.from_table or len(terms) == 1:
+        return ()
+    what = f"PARTIAL tiles check those of {len(terms)} terms of the mask that may not hold there"
+    decision = Decision(what, "the table says which, made by the analysis of each term")
+    if decision not in decisions:
+        decisions.append(decision)
+    return tuple(
+        Term(scheduled(limited(term), f"m{letter}"))
+        for letter, term in zip(_LETTERS, terms, strict=False)
+    )
 
 
 def _partial_masks(
+    spec: Spec,
     mask: Expr,
-    own: IndexName,
     closed_form: ClosedForm | None,
     scheduled: Scheduled,
     decisions: list[Decision],
 ) -> PartialMasks:
-    # Closed forms are used only where no integer wraps around.
-    limited = partial(limits_of, own=own, is_exact=closed_form is not None)
-    whole = limited(mask)
-    if any(isinstance(node, Ref) for node in walk(whole)):
-        what = f"comparisons with {own.value} are limits of its place in a tile"
-        why = "places are the same in every tile; of limits there is one per line of it"
-        decisions.append(Decision(what, why))
-    found = PartialMasks(scheduled(whole, "m"))
-    if closed_form is None or own is IndexName.Q:
-        return found  # more loops over queries, which add to two sums, have too few registers
+    limited = _limited(mask, IndexName.KV, closed_form, decisions)
+    whole = scheduled(limited(mask), "m")
+    if closed_form is None:
+        return PartialMasks(whole, terms=_terms(spec, mask, limited, scheduled, decisions))
     from attnc.plan.edges import edges_of
     from attnc.printer import format_expr
 
     edges = edges_of(mask, closed_form)
     if edges is None:
-        return found
+        return PartialMasks(whole)
     parts: dict[str, Schedule | None] = {}
     for name, prefix, where in _PARTS:
         condition = getattr(edges, name)
         if condition is None:
             continue
         parts[name] = scheduled(limited(condition), prefix)
-        what = f"of a run of {own.value}, {where} check `{format_expr(condition)}`"
+        what = f"of a run of kv_idx, {where} check `{format_expr(condition)}`"
         why = "bounds of the mask's other conditions, each alone, say that they hold there"
         decisions.append(Decision(what, why))
-    return PartialMasks(found.whole, **parts, low_stop=edges.low_stop, high_start=edges.high_start)
+    return PartialMasks(whole, **parts, low_stop=edges.low_stop, high_start=edges.high_start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from attnc.ir import FALSE, TRUE, Expr, Index, IndexName, replaced
@@ -11,6 +12,12 @@ from attnc.tiles import Tiles
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
+
+#: The mask of keys and queries as one of queries and keys, and back.
+EXCHANGED: Mapping[Expr, Expr] = {
+    Index(IndexName.Q): Index(IndexName.KV),
+    Index(IndexName.KV): Index(IndexName.Q),
+}
 
 
 def closed_form_of(mask: Expr | None, tiles: Tiles, decisions: list[Decision]) -> ClosedForm | None:
@@ -44,12 +51,8 @@ def transposed_form(
 ) -> ClosedForm | None:
     from attnc.bounds import solve
 
-    exchanged: dict[Expr, Expr] = {
-        Index(IndexName.Q): Index(IndexName.KV),
-        Index(IndexName.KV): Index(IndexName.Q),
-    }
     closed_form = solve(
-        TRUE if mask is None else replaced(mask, exchanged), tiles.block_n, tiles.block_m
+        TRUE if mask is None else replaced(mask, EXCHANGED), tiles.block_n, tiles.block_m
     )
     if closed_form is None:
         what = "tiles of both kernels come from a table, made anew for each call"

@@ -54,7 +54,7 @@ def render(plan: Plan) -> str:
     score_schedule, scales_score = _score_schedule(plan)
     if score_schedule is not None:
         writer.tolerant = tolerant_of([score_schedule], plan.mask)
-    masks = [] if plan.masks is None else list(plan.masks.schedules.values())
+    masks = () if plan.masks is None else plan.masks.computed
     parts = [*masks, *([] if score_schedule is None else [score_schedule])]
     hoisted = hoisted_lines(writer, parts, _OUTER)
     masks_text = mask_texts(writer, plan.masks, _INNER)

@@ -193,7 +193,7 @@ def _kernel(plan: Plan, scores: _Scores, function: str, writer: TritonWriter) ->
     read = [*sums.values()] if element is None else [scores.accumulations[element]]
     factors = [a.factor for a in read]
     places = [i for a in read if a.reduction is Reduction.ELEMENT for i in a.indices]
-    masks = [] if scores.masks is None else list(scores.masks.schedules.values())
+    masks = () if scores.masks is None else scores.masks.computed
     possible = (*masks, scores.score, derivative, *factors, *places)
     parts = [part for part in possible if part is not None]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import jinja2
@@ -13,7 +13,7 @@ from attnc.bounds import BlockRun, ClosedForm, print_bound
 from attnc.bounds.algebra import substituted
 from attnc.bounds.term import symbol
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Param, Ref, walk
-from attnc.plan import PartialMasks, Plan
+from attnc.plan import PartialMasks, Plan, Term
 from attnc.render.rounding import SCALE, tolerant_nodes
 from attnc.render.triton_expressions import TritonWriter
 from attnc.render.triton_names import type_name
@@ -31,7 +31,7 @@ class Loop:
     kind: LoopKind
     start: str
     stop: str
-    checks: str = "ALL"  # of PARTIAL tiles: a name of PartialMasks.schedules
+    checks: str = "ALL"  # of PARTIAL tiles: a name of PartialMasks.schedules; or the bits of terms that hold
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Visit:
     uses_table: bool
     tail_may_be_full: bool
     tail_is_loop: bool
+    n_terms: int
 
     @property
     def n_whole(self) -> str:
@@ -111,11 +112,12 @@ def visit_keys(plan: Plan) -> Visit:
         block="kv_block",
         n_blocks="n_kv_blocks",
         outer="q_block",
-        runs=tuple(_runs(plan.masks, plan.closed_form, {})),
+        runs=tuple(_runs(plan.masks, plan.closed_form, {}, "kv_block")),
         exchanges=() if plan.closed_form is None else plan.closed_form.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
         tail_is_loop=plan.tail_is_loop,
+        n_terms=0 if plan.masks is None else len(plan.masks.terms),
     )
 
 
@@ -127,16 +129,20 @@ def visit_queries(plan: Plan) -> Visit:
         block="q_block",
         n_blocks="n_q_blocks",
         outer="kv_block",
-        runs=tuple(_runs(plan.transposed_masks, plan.transposed, exchanged)),
+        runs=tuple(_runs(plan.transposed_masks, plan.transposed, exchanged, "q_block")),
         exchanges=() if plan.transposed is None else plan.transposed.exchanges,
         uses_table=plan.uses_table,
         tail_may_be_full=plan.spec.from_table,
         tail_is_loop=plan.tail_is_loop,
+        n_terms=0 if plan.transposed_masks is None else len(plan.transposed_masks.terms),
     )
 
 
 def _runs(
-    masks: PartialMasks | None, closed_form: ClosedForm | None, renamed: Mapping[Any, Any]
+    masks: PartialMasks | None,
+    closed_form: ClosedForm | None,
+    renamed: Mapping[Any, Any],
+    block: str,
 ) -> Iterator[dict[str, Any]]:
     if closed_form is None:
         return
@@ -147,6 +153,9 @@ def _runs(
             parts = list(_loops_of_parts(masks, number))
         else:
             parts = list(_loops_of_run(masks, number, run, not closed_form.is_ordered))
+            if masks is not None and masks.terms:
+                held = _held(masks, number, block)
+                parts = [replace(loop, checks=held) for loop in parts]
         yield {
             "number": number,
             "start": print_bound(substituted(run.start, renamed), "triton"),
@@ -156,10 +165,18 @@ def _runs(
             "cursor": cursor,
             "parts": parts,
             "has_parts": has_parts,
+            "has_terms": masks is not None and bool(masks.terms),
             "low_stop": _end(masks.low_stop if masks else None, renamed, f"start{number}"),
             "high_start": _end(masks.high_start if masks else None, renamed, f"stop{number}"),
         }
         cursor = f"stop{number}"  # clamped, a run never stops before it starts
+
+
+def _held(masks: PartialMasks, number: int, block: str) -> str:
+    """The terms that hold all over a tile of a run, as bits: an expression of the kernel."""
+    at = {"low": f"{block} >= low_stop{number}", "high": f"{block} < high_start{number}"}
+    bits = [(1 << place, term.side) for place, term in enumerate(masks.terms)]
+    return " | ".join(f"tl.where({at[side]}, {bit}, 0)" for bit, side in bits if side)
 
 
 def _end(bound: Any, renamed: Mapping[Any, Any], without: str) -> str:
@@ -230,22 +247,44 @@ def tile_text(
 
 @dataclass(frozen=True)
 class MaskText:
-    """What a PARTIAL tile checks, if its loop asks for it by ``name``; ``mask``: the result."""
+    """What a PARTIAL tile checks, if its loop asks for it by ``name``; ``mask``: the result.
+
+    ``bit``: of a term, in place of a name; its ``shared_lines`` come before all branches, so that
+    what they load can be loaded ahead.
+    """
 
     name: str
     lines: list[str]
     mask: str
+    bit: int = 0
+    shared_lines: Sequence[str] = ()
 
 
 def mask_texts(
     writer: TritonWriter, masks: PartialMasks | None, levels: Sequence[Level]
 ) -> list[MaskText]:
-    """Texts of all that PARTIAL tiles check, the whole mask last; none without a mask."""
+    """Texts of all that PARTIAL tiles check, the whole mask last, or those of its terms; none
+    without a mask."""
+    if masks is None:
+        return []
+    if masks.terms:
+        return [_term_text(writer, term, n, levels) for n, term in enumerate(masks.terms)]
     found = []
-    for name, part in (masks.schedules if masks else {}).items():
+    for name, part in masks.schedules.items():
         lines, text = tile_text(writer, part, f"{name.lower()}_mask", levels)
         found.append(MaskText(name, lines, text))
     return found
+
+
+def _term_text(
+    writer: TritonWriter, term: Term, number: int, levels: Sequence[Level]
+) -> MaskText:
+    part = term.schedule
+    shared = writer.assignments(
+        [let for level in levels if level is not Level.ELEMENT for let in part.at(level)]
+    )
+    lines, text = tile_text(writer, part, f"term{number}", (Level.ELEMENT,))
+    return MaskText(f"term{number}", lines, text, 1 << number, shared)
 
 
 def context(
