@@ -11,8 +11,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from attnc.errors import CacheNoExecError, CompilerError, NoCompilerError
-from attnc.runtime.cache import Entry
+from attnc.errors import CacheNoExecError, CompilerError, KernelLoadError, NoCompilerError
+from attnc.runtime.entries import Entry
+from attnc.runtime.process import run_process
 
 # Wrapping integers and no contraction of a * b + c: a kernel must compute a mask exactly as the
 # analysis has. -ffast-math would break NaN and infinities.
@@ -27,7 +28,7 @@ COMMON_FLAGS = (
 )
 TIME_LIMIT = 120.0  # seconds
 
-_CANDIDATES = ("c++", "g++", "clang++")
+_CANDIDATES = (["c++"], ["g++"], ["clang++"])
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,11 @@ def find_compiler() -> Compiler:
 
 @functools.lru_cache(maxsize=16)
 def _compiler_named(configured: str, path: str) -> Compiler:
-    for candidate in (configured,) if configured else _CANDIDATES:
-        program, *arguments = shlex.split(candidate)
+    try:
+        configured_words = shlex.split(configured)
+    except ValueError as error:
+        raise NoCompilerError(tried=f"CXX={configured}: {error}") from error
+    for program, *arguments in [configured_words] if configured_words else _CANDIDATES:
         found = shutil.which(program, path=path)
         if found is None:
             continue
@@ -59,7 +63,8 @@ def _compiler_named(configured: str, path: str) -> Compiler:
         status = real.stat()
         identity = f"{real} {status.st_size} {status.st_mtime_ns} {arguments}"
         return Compiler((str(Path(found).absolute()), *arguments), identity)
-    tried = f"CXX={configured}" if configured else ", ".join(_CANDIDATES)
+    candidates = ", ".join(program for (program,) in _CANDIDATES)
+    tried = f"CXX={configured}" if configured_words else candidates
     raise NoCompilerError(tried=tried)
 
 
@@ -78,14 +83,8 @@ def compile_library(
     command = [*compiler.command, *flags, str(source), "-o", str(library)]
     shown = shlex.join(command)
     try:
-        # Temporary files of the compiler go where the result goes.
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=time_limit,
-            cwd=library.parent,
+        done = run_process(
+            command, folder=library.parent, time_limit=time_limit, environment=os.environ
         )
     except subprocess.TimeoutExpired:
         problem = f"did not finish in {time_limit:g} s"
@@ -93,9 +92,9 @@ def compile_library(
     except OSError as error:
         problem = f"could not be started ({error})"
         raise CompilerError(command=shown, problem=problem, output="") from None
-    if done.returncode:
-        problem = f"failed with code {done.returncode}"
-        output = "\n".join(done.stderr.splitlines()[:20])
+    if done.code:
+        problem = f"failed with code {done.code}"
+        output = "\n".join(done.errors.splitlines()[:20])
         raise CompilerError(command=shown, problem=problem, output=output)
 
 
@@ -104,6 +103,7 @@ def load_library(entry: Entry, name: str) -> ctypes.CDLL:
 
     Raises:
         CacheNoExecError: The cache lies on a file system that forbids running code.
+        KernelLoadError: This machine cannot load it.
     """
     path = entry.folder / name
     try:
@@ -111,7 +111,7 @@ def load_library(entry: Entry, name: str) -> ctypes.CDLL:
     except OSError as error:
         if _is_noexec(entry.folder):
             raise CacheNoExecError(root=entry.folder.parent) from error
-        raise
+        raise KernelLoadError(library=path, reason=error) from error
 
 
 def _is_noexec(folder: Path) -> bool:

@@ -1,9 +1,8 @@
 """The disk cache: one folder per kernel, built once however many processes ask for it.
 
-An entry is a folder named by a digest of everything its content depends on. It is written under a
-temporary name, flushed to disk and renamed, so that it is there entirely or not at all; a lock
-per digest makes other processes and threads wait for the first. A manifest holds the checksum of
-every file: what does not agree with it is built again, never trusted and never fatal.
+An entry (see ``entries``) is written under a temporary name, flushed to disk and renamed, so that
+it is there entirely or not at all; a lock per digest makes other processes and threads wait for
+the first. What does not agree with its manifest is built again, never trusted and never fatal.
 """
 
 from __future__ import annotations
@@ -12,40 +11,60 @@ import atexit
 import errno
 import functools
 import hashlib
-import json
 import os
+import secrets
 import shutil
-import stat
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from attnc.errors import CacheDirectoryError, CacheWarning
+from attnc.errors import AttncError, CacheFullError, CacheNoExecError, CacheWarning
+from attnc.runtime.entries import (
+    MANIFEST,
+    Entry,
+    is_entry_name,
+    sized_folders,
+    sync,
+    verified,
+    write_manifest,
+)
+from attnc.runtime.leftovers import HeldFolder, make_held, sweep
+from attnc.runtime.private import require_private
+
+_T = TypeVar("_T")
 
 DEFAULT_LIMIT = 1 << 30  # bytes
 
-_MANIFEST = "manifest.json"
 _BUILDING = ".building-"
 _REMOVED = ".removed-"
 _LOCKS = ".locks"
 _BINARIES = ".triton"
-_STALE_SECONDS = 3600.0  # a build that takes longer was killed
+_TEMPORARY = "attnc-kernels_"
+_STALE_SECONDS = 3600.0  # nobody holds a lock for longer
 _IN_USE_SECONDS = 60.0  # an entry used so recently may be about to be loaded: never evicted
+_PATIENCE = 150.0  # longer than a compiler may take: whoever has the lock for longer is stuck
+_ROOM = 8 << 20  # bytes; a build takes less
+_ATTEMPTS = 4
+_DISK_ERRORS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+)
 
 _n_builds = 0
 _count_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Files of one kernel, verified: ``folder / name`` for each of ``names``."""
+def _after_fork() -> None:
+    global _count_lock
+    _count_lock = threading.Lock()
 
-    folder: Path
-    names: tuple[str, ...]
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -70,8 +89,10 @@ def disk_cache() -> DiskCache:
         from platformdirs import user_cache_dir
 
         folder = user_cache_dir("attnc")
+    if folder.startswith("~"):  # as it is in a container without a home
+        folder = os.path.expanduser(folder)  # noqa: PTH111 - that of Path raises
     # Absolute: the compiler runs in another folder, and the program may change its own.
-    return _cache_at(str(Path(folder).absolute()))
+    return _cache_at(folder if folder.startswith("~") else str(Path(folder).absolute()))
 
 
 def fetch(digest: str, build: Callable[[Path], None]) -> Entry:
@@ -84,6 +105,30 @@ def fetch(digest: str, build: Callable[[Path], None]) -> Entry:
         for name in entry.names:
             shutil.copyfile(entry.folder / name, copy / name)
     return entry
+
+
+def fetch_loaded(digest: str, build: Callable[[Path], None], load: Callable[[Entry], _T]) -> _T:
+    """What ``load`` makes of the entry named ``digest``; for the other arguments see ``fetch``.
+
+    An entry that another process removes before it is loaded is fetched again. One that is whole
+    but cannot be loaded is built again, once: it was made for a machine that is like this one in
+    all that the digest knows, but not, say, in its C library.
+    """
+    is_renewed = False
+    for _ in range(_ATTEMPTS):
+        entry = fetch(digest, build)
+        try:
+            return load(entry)
+        except CacheNoExecError:
+            raise
+        except OSError:
+            if verified(entry.folder, digest) is None:
+                continue
+            if is_renewed:
+                raise
+            disk_cache().discard(digest)
+            is_renewed = True
+    return load(fetch(digest, build))
 
 
 def joint_digest(digests: Sequence[str]) -> str:
@@ -102,51 +147,63 @@ class DiskCache:
         CacheDirectoryError: The folder belongs to, or can be written by, somebody else.
     """
 
-    def __init__(self, root: Path, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(self, root: Path, limit: int = DEFAULT_LIMIT, *, is_last: bool = False) -> None:
         self.root = root
         self.limit = limit
+        self._is_last = is_last  # there is no other folder to go to
         self._fallback: DiskCache | None = None
         self._failure: OSError | None = None
         try:
+            if not root.is_absolute() and root.parts[:1] and root.parts[0].startswith("~"):
+                raise FileNotFoundError(errno.ENOENT, "the user has no home folder")
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             self._failure = error
         else:
-            _require_private(root)
+            require_private(root)
 
     def fetch(self, digest: str, build: Callable[[Path], None]) -> Entry:
         """The entry named ``digest``; made by ``build(folder)`` if it is missing or damaged.
 
         Args:
-            digest: Hexadecimal; equal digests mean equal content.
+            digest: SHA-256 in hexadecimal; equal digests mean equal content.
             build: Writes the files of the entry into the empty folder that it is given. What it
-                raises passes through, and nothing is stored.
-        """
-        if self._failure is None:
-            entry = _verified(self.root / digest, digest)
-            if entry is not None:
-                _touch(entry)
-                return entry
-            from filelock import FileLock  # loading a kernel that is there does without
+                raises passes through, and nothing is stored; but where the disk is full or
+                read-only it is called again, for another folder.
 
+        Raises:
+            CacheFullError: There is no folder with room for the entry.
+        """
+        entry = verified(self.root / digest, digest)
+        if entry is not None:
+            _touch(entry)
+            return entry
+        if self._failure is None:
             try:
-                (self.root / _LOCKS).mkdir(mode=0o700, exist_ok=True)
-                lock = FileLock(self.root / _LOCKS / digest)
-                lock.acquire()
+                with self._single_flight(digest):
+                    # Another process may have built it while this one waited.
+                    return verified(self.root / digest, digest) or self._build(digest, build)
+            except AttncError:
+                raise
             except OSError as error:
                 self._failure = error
-        if self._failure is not None:
-            return self._elsewhere(self._failure).fetch(digest, build)
-        try:
-            # Another process may have built it while this one waited.
-            return _verified(self.root / digest, digest) or self._build(digest, build)
-        finally:
-            lock.release()
+        return self._elsewhere(self._failure).fetch(digest, build)
+
+    def discard(self, digest: str) -> None:
+        """Removes the entry named ``digest``, if it can be removed."""
+        for store in (self, self._fallback):
+            if store is not None:
+                try:
+                    store._remove(store.root / digest)
+                except OSError as error:
+                    store._failure = error
 
     def binaries(self) -> Path:
         """Folder, made when it is missing, for the files that Triton keeps of what it compiles."""
         folder = self.root / _BINARIES
         try:
+            if self._failure is not None:
+                raise self._failure
             folder.mkdir(mode=0o700, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -165,78 +222,120 @@ class DiskCache:
         info = self.info()
         for folder, _, _ in (*self._entries(), *self._binaries()):
             self._remove(folder)
+        sweep(self.root, _BUILDING, _REMOVED)
         # Whoever waits for one of these locks may now build what another builds: only slower.
         shutil.rmtree(self.root / _LOCKS, ignore_errors=True)
         return info
 
     def _elsewhere(self, error: OSError) -> DiskCache:
-        if self._fallback is None:
-            folder = tempfile.mkdtemp(prefix="attnc-")
-            atexit.register(_remove_own, folder, os.getpid())
-            self._fallback = DiskCache(Path(folder), self.limit)
-            warnings.warn(
-                f"{self.root} cannot be written to ({error.strerror}): kernels of this process are "
-                f"kept in {folder} and lost at its end. Set ATTNC_CACHE_DIR to a folder of yours.",
-                CacheWarning,
-                stacklevel=3,
-            )
-        return self._fallback
+        reason = error.strerror or str(error)
+        if self._is_last:
+            if error.errno not in _DISK_ERRORS:
+                raise error  # of what is built, then
+            raise CacheFullError(root=self.root, reason=reason) from error
+        with _count_lock:
+            # A fork inherits the folder of its parent, which removes it in the end.
+            if self._fallback is None or not self._fallback.root.is_dir():
+                try:
+                    folder = _temporary_folder()
+                except OSError as another:
+                    raise CacheFullError(root=self.root, reason=reason) from another
+                self._fallback = DiskCache(folder, self.limit, is_last=True)
+                warnings.warn(
+                    f"{self.root} cannot be written to ({reason}): kernels of this process are "
+                    f"kept in {folder} and lost at its end. Set ATTNC_CACHE_DIR to a folder of "
+                    "yours.",
+                    CacheWarning,
+                    stacklevel=3,
+                )
+            return self._fallback
+
+    @contextmanager
+    def _single_flight(self, digest: str) -> Iterator[None]:
+        """Runs alone among those with this digest, unless one of them has been stuck for long."""
+        from filelock import FileLock, Timeout  # loading a kernel that is there does without
+
+        (self.root / _LOCKS).mkdir(mode=0o700, exist_ok=True)
+        lock = FileLock(self.root / _LOCKS / digest)
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout:
+            yield  # two builds of one entry are harmless
+            return
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _build(self, digest: str, build: Callable[[Path], None]) -> Entry:
         global _n_builds
-        folder = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=self.root))
+        sweep(self.root, _BUILDING, _REMOVED)
+        held = make_held(self.root, _BUILDING)
         try:
-            build(folder)
+            try:
+                build(held.path)
+            except Exception:
+                _require_room(held.path)  # else that is the cause
+                raise
             with _count_lock:
                 _n_builds += 1
-            names = _write_manifest(folder, digest)
+            entry = write_manifest(held.path, digest)
             target = self.root / digest
             self._remove(target)  # damaged, or we would not be here
             try:
-                folder.rename(target)
+                held.path.rename(target)
             except OSError:
-                if _verified(target, digest) is None:  # else somebody without our lock was faster
+                if verified(target, digest) is None:  # else somebody without our lock was faster
                     raise
-            _sync(self.root)
+            sync(self.root)
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(held.path, ignore_errors=True)
+            held.release()
         self._evict()
-        return Entry(target, names)
+        return Entry(target, entry.names)
 
     def _evict(self) -> None:
-        """Removes what was used least recently until the rest fits, and leftovers of the killed."""
-        entries = sorted((*self._entries(), *self._binaries()), key=lambda entry: entry[1])
-        excess = sum(size for _, _, size in entries) - self.limit
+        """Removes what was used least recently until the rest fits, and locks nobody waits for."""
         now = time.time()
+        entries = sorted(
+            # A time to come tells nothing: the clock has been set back since.
+            (
+                (folder, used if used <= now + _IN_USE_SECONDS else 0.0, size)
+                for folder, used, size in (*self._entries(), *self._binaries())
+            ),
+            key=lambda entry: entry[1],
+        )
+        excess = sum(size for _, _, size in entries) - self.limit
         for folder, used, size in entries:
             if excess <= 0 or now - used < _IN_USE_SECONDS:
                 break
             self._remove(folder)
             excess -= size
-        for leftover in self.root.glob(".*-*"):
-            is_temporary = leftover.name.startswith((_BUILDING, _REMOVED))
-            if is_temporary and _modified(leftover) < now - _STALE_SECONDS:
-                shutil.rmtree(leftover, ignore_errors=True)
+        for lock in (self.root / _LOCKS).iterdir():
+            if abs(now - _modified(lock)) > _STALE_SECONDS:
+                lock.unlink(missing_ok=True)
 
     def _remove(self, folder: Path) -> None:
         # Under another name first, so that nobody sees half an entry.
-        doomed = Path(tempfile.mkdtemp(prefix=_REMOVED, dir=self.root))
+        doomed = self.root / f"{_REMOVED}{secrets.token_hex(8)}"
         try:
-            folder.rename(doomed / "entry")
+            folder.rename(doomed)
         except FileNotFoundError:
-            pass  # somebody else was faster
-        finally:
+            return  # somebody else was faster
+        if doomed.is_dir() and not doomed.is_symlink():
             shutil.rmtree(doomed, ignore_errors=True)
+        else:
+            doomed.unlink()
 
     def _entries(self) -> Iterator[tuple[Path, float, int]]:
         """Folder, time of last use and size in bytes of each entry."""
-        for folder, size in _sized_folders(self.root):
-            if not folder.name.startswith("."):
-                yield folder, _modified(folder / _MANIFEST), size
+        for folder, size in sized_folders(self.root):
+            if is_entry_name(folder.name):
+                yield folder, _modified(folder / MANIFEST), size
 
     def _binaries(self) -> Iterator[tuple[Path, float, int]]:
         """The same for each kernel of Triton, with the time when it was compiled."""
-        for folder, size in _sized_folders(self.root / _BINARIES):
+        for folder, size in sized_folders(self.root / _BINARIES):
             yield folder, _modified(folder), size
 
 
@@ -245,76 +344,32 @@ def _cache_at(root: str) -> DiskCache:
     return DiskCache(Path(root))
 
 
-def _require_private(root: Path) -> None:
-    status = root.stat()
-    if status.st_uid != os.geteuid():
-        raise CacheDirectoryError(
-            root=root,
-            problem=f"belongs to user number {status.st_uid}, not to you ({os.geteuid()})",
-            remedy="Set ATTNC_CACHE_DIR to a folder of yours",
-        )
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise CacheDirectoryError(
-            root=root,
-            problem=f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})",
-            remedy=f"Run `chmod go-w {root}`, or set ATTNC_CACHE_DIR to another folder",
-        )
+def _temporary_folder() -> Path:
+    """A folder that goes at the end of this process; if it is killed, with the next such folder."""
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, _TEMPORARY)
+    held = make_held(parent, _TEMPORARY)
+    atexit.register(_remove_own, held, os.getpid())
+    return held.path
 
 
-def _remove_own(folder: str, owner: int) -> None:
+def _remove_own(held: HeldFolder, owner: int) -> None:
     if os.getpid() == owner:  # not in a forked child, which inherits what runs at exit
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(held.path, ignore_errors=True)
 
 
-def _verified(folder: Path, digest: str) -> Entry | None:
-    """The entry in ``folder`` if every file is as its manifest says."""
+def _require_room(folder: Path) -> None:
+    """An OSError if nothing as large as an entry can be written to ``folder``."""
+    probe = folder / "probe"
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())
-        if manifest["digest"] != digest:
-            return None
-        checksums: dict[str, str] = manifest["sha256"]
-        for name, checksum in checksums.items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != checksum:
-                return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return Entry(folder, tuple(checksums))
-
-
-def _write_manifest(folder: Path, digest: str) -> tuple[str, ...]:
-    checksums = {}
-    for file in sorted(folder.iterdir()):
-        checksums[file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
-        _sync(file)
-    manifest = folder / _MANIFEST
-    manifest.write_text(json.dumps({"digest": digest, "sha256": checksums}, indent=1))
-    _sync(manifest)
-    _sync(folder)
-    return tuple(checksums)
-
-
-def _sized_folders(parent: Path) -> Iterator[tuple[Path, int]]:
-    """Each folder in ``parent``, with the bytes of its files."""
-    if not parent.is_dir():
-        return
-    for folder in list(parent.iterdir()):
-        try:
-            yield folder, sum(file.stat().st_size for file in folder.iterdir())
-        except OSError:
-            continue
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
+        probe.write_bytes(bytes(_ROOM))
     finally:
-        os.close(descriptor)
+        probe.unlink(missing_ok=True)
 
 
 def _touch(entry: Entry) -> None:
     try:
-        os.utime(entry.folder / _MANIFEST)
+        os.utime(entry.folder / MANIFEST)
     except OSError:
         return  # a read-only cache keeps no order of use
 

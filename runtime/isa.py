@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -19,6 +22,20 @@ _AVX512 = (
     "-mavx512vl",
     "-mprefer-vector-width=512",
 )
+# In /proc/cpuinfo; what else is there changes from moment to moment.
+_IDENTIFYING = frozenset(
+    {
+        "vendor_id",
+        "cpu family",
+        "model",
+        "model name",
+        "flags",
+        "features",
+        "cpu implementer",
+        "cpu part",
+    }
+)
+
 ISA_FLAGS: dict[CpuIsa, tuple[str, ...]] = {
     "amx": (*_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"),
     "avx512_bf16": (*_AVX512, "-mavx512bf16"),
@@ -51,3 +68,26 @@ def best_isa() -> CpuIsa:
             return "avx2"
         case _:
             return "generic"
+
+
+def processor_text(command: Sequence[str]) -> str:
+    """What a binary of the compiler ``command`` depends on in this machine besides its flags.
+
+    That is the architecture; for ``-march=native`` and the like, every feature of the processor:
+    a folder that several machines share would else give one machine the instructions of another.
+    """
+    machine = platform.machine()
+    return f"{machine} {_features()}" if any("native" in word for word in command) else machine
+
+
+@functools.cache
+def _features() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
+            first = "".join(iter(file.readline, "\n"))  # up to the empty line: one processor
+    except OSError:
+        return platform.processor()
+    known = sorted(
+        line for line in first.splitlines() if line.split(":")[0].strip().lower() in _IDENTIFYING
+    )
+    return hashlib.sha256("\n".join(known).encode()).hexdigest()

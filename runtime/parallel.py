@@ -16,6 +16,7 @@ from pathlib import Path
 
 from attnc.runtime import cache
 from attnc.runtime.build import COMMON_FLAGS, compile_library, find_compiler, load_library
+from attnc.runtime.isa import processor_text
 
 _address: int | None = None
 _is_forked = False
@@ -49,23 +50,27 @@ def _gomp_parallel() -> int | None:
     for line in maps.splitlines():
         path = line.split(maxsplit=5)[-1]
         if "libgomp" in Path(path).name:
-            return _address_of(ctypes.CDLL(path).GOMP_parallel)
+            try:
+                return _address_of(ctypes.CDLL(path).GOMP_parallel)
+            except (OSError, AttributeError):
+                return None  # replaced on disk since it was loaded, or another OpenMP's
     return None
 
 
 def _thread_parallel() -> int:
     compiler = find_compiler()
     flags = ("-O2", *COMMON_FLAGS, "-pthread")
-    template = (files("attnc.codegen_templates") / "threads.cpp.jinja").read_text()
+    template = (files("attnc.codegen_templates") / "threads.cpp.jinja").read_text(encoding="utf-8")
     source = template.split("#}\n", 1)[1]
-    key = "\0".join(("threads", source, compiler.identity, *flags))
+    machine = processor_text(compiler.command)
+    key = "\0".join(("threads", source, machine, compiler.identity, *flags))
     digest = hashlib.sha256(key.encode()).hexdigest()
 
     def build(folder: Path) -> None:
-        (folder / "threads.cpp").write_text(source)
+        (folder / "threads.cpp").write_text(source, encoding="utf-8")
         compile_library(compiler, folder / "threads.cpp", folder / "threads.so", flags)
 
-    library = load_library(cache.fetch(digest, build), "threads.so")
+    library = cache.fetch_loaded(digest, build, lambda entry: load_library(entry, "threads.so"))
     return _address_of(library.attnc_parallel)
 
 

@@ -6,12 +6,11 @@ it cannot compile. For the same reason this module imports nothing of attnc.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 REQUEST = "request.json"
 METADATA = "metadata.json"
@@ -60,12 +59,11 @@ def compile_folder(folder: Path) -> None:
     (folder / METADATA).write_text(json.dumps({key: metadata.get(key, 0) for key in kept}))
 
 
-def _load(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("attnc_offline_kernel", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def _load(path: Path) -> ModuleType:
+    # Not imported: that would leave a .pyc in the folder, which is to hold results only.
+    module = ModuleType("attnc_offline_kernel")
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), path, "exec", dont_inherit=True), module.__dict__)
     return module
 
 

@@ -16,6 +16,7 @@ import pytest
 from attnc.errors import CacheDirectoryError, CacheWarning
 from attnc.runtime import cache
 from attnc.runtime.cache import DiskCache
+from attnc.runtime.leftovers import make_held
 
 
 def digest_of(name: str) -> str:
@@ -187,15 +188,19 @@ def test_triton_writes_elsewhere_where_it_cannot_write(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_builds_are_removed(tmp_path: Path) -> None:
-    """After an hour; younger ones may be at work."""
+    """By the next build, whatever their age; those at work are not, as old as they may be."""
     store = DiskCache(tmp_path)
-    old, young = tmp_path / ".building-old", tmp_path / ".building-young"
-    for folder in (old, young):
-        folder.mkdir()
-    os.utime(old, (0, 0))
+    dead = tmp_path / ".building-dead"
+    dead.mkdir()
+    working = make_held(tmp_path, ".building-")
+    os.utime(working.path, (0, 0))
     fetched(store, "a", [])
-    assert not old.exists()
-    assert young.exists()
+    assert not dead.exists()
+    assert working.path.exists()
+
+    working.release()
+    fetched(store, "b", [])
+    assert not working.path.exists()
 
 
 def test_a_folder_that_others_can_write_to_is_refused(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The text that a test expects stands in front of it, in place of a docstring.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import pickle
@@ -12,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,10 @@ from attnc import errors, interchange
 from attnc.cli.app import app
 from attnc.integrations.transformers import attention_forward
 from attnc.parser import parse_expr
-from attnc.runtime import cpu
+from attnc.runtime import cpu, isa
+from attnc.runtime.build import load_library
+from attnc.runtime.cache import DiskCache
+from attnc.runtime.entries import Entry
 from attnc.runtime.triton_compile import compile_offline
 from attnc.stages import Inspection
 from attnc.target import GPU_TARGETS, GpuTarget
@@ -735,6 +740,40 @@ def test_a_folder_mounted_noexec_holds_no_code(
 
 
 @tells(
+    errors.CacheFullError,
+    "There is no room for a compiled kernel: TMP/cache cannot be written to (No space left on "
+    "device), and no temporary folder either. Free some space, or set ATTNC_CACHE_DIR to a folder "
+    "with room.",
+)
+def test_no_disk_has_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fills_the_disk(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    DiskCache(tmp_path / "cache").fetch("0" * 64, fills_the_disk)
+
+
+@tells(
+    errors.KernelLoadError,
+    "TMP/kernel.so was just built, but cannot be loaded: TMP/kernel.so: file too short. Set CXX "
+    "to a compiler for this machine and its C library.",
+)
+def test_a_library_for_another_machine_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "kernel.so").touch()
+    load_library(Entry(tmp_path, ("kernel.so",)), "kernel.so")
+
+
+@tells(
+    errors.InstructionSetError,
+    "A kernel with amx instructions cannot run on this machine, which has avx2, generic. Ask for "
+    "one of these.",
+)
+def test_no_kernel_of_another_processor_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isa, "best_isa", lambda: "avx2")
+    cpu.load_cpu_kernels([spec_of(program_of(causal.fn, None), isa="amx")])
+
+
+@tells(
     errors.NoCompilerError,
     "no C++ compiler found (tried c++, g++, clang++). Install one, for example g++, or set CXX "
     "to its command.",
@@ -915,11 +954,34 @@ def test_the_demo_names_the_package_it_lacks(monkeypatch: pytest.MonkeyPatch) ->
     "import attnc\n"
     "from attnc.testing import *\n"
     "\n"
+    "CAUSAL\n"
+    "def strict(b, h, q_idx, kv_idx):\n"
+    "    return q_idx > kv_idx\n"
+    "\n"
     "print(causal(torch.tensor(0, dtype=torch.int32), torch.tensor(0, dtype=torch.int32), "
-    "torch.tensor(0, dtype=torch.int32), torch.tensor(0, dtype=torch.int32)))",
+    "torch.tensor(0, dtype=torch.int32), torch.tensor(0, dtype=torch.int32)))\n"
+    "check(\n"
+    "    causal,\n"
+    "    expected=strict,\n"
+    "    laws='expected',\n"
+    "    backends=[],\n"
+    "    at=InputsRecipe(shape=Shape(n_queries=1, n_keys=1)),\n"
+    ")",
 )
 def test_counterexamples_are_shown() -> None:
-    check(causal, expected=lambda b, h, q_idx, kv_idx: q_idx > kv_idx, backends=[])
+    def strict(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return q_idx > kv_idx
+
+    check(causal, expected=strict, backends=[])
+
+
+@tells(
+    errors.LawNameError,
+    "check(properties=...) got 'casual': use one of causal, rows-nonempty, symmetric, monotone, "
+    "in-bounds, equivariant-heads, equivariant-batch.",
+)
+def test_laws_have_names() -> None:
+    check(causal, properties="casual", backends=[])
 
 
 @tells(

@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any, ClassVar
+
+# Of what cannot be seen: these stand for themselves in a message.
+_PLAIN = frozenset("\n\t")
+
+
+def visible(text: str) -> str:
+    """``text`` with escapes for what a terminal would obey, or an eye not see.
+
+    Names of files and functions, lines of source and the output of compilers get into messages:
+    control characters among them could move the cursor, and marks of direction reorder a line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter in _PLAIN or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+        else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 class AttncError(Exception):
@@ -15,7 +35,7 @@ class AttncError(Exception):
 
     def __init__(self, **fields: Any) -> None:
         # What fills the end may be empty, as the output of a compiler that says nothing.
-        super().__init__(self.template.format(**fields).rstrip())
+        super().__init__(visible(self.template.format(**fields).rstrip()))
         self.fields = fields
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -23,6 +23,27 @@ class CacheNoExecError(AttncError, OSError):
     )
 
 
+class CacheFullError(AttncError, OSError):
+    template = (
+        "There is no room for a compiled kernel: {root} cannot be written to ({reason}), and no "
+        "temporary folder either. Free some space, or set ATTNC_CACHE_DIR to a folder with room."
+    )
+
+
+class KernelLoadError(AttncError, OSError):
+    template = (
+        "{library} was just built, but cannot be loaded: {reason}. Set CXX to a compiler for this "
+        "machine and its C library."
+    )
+
+
+class InstructionSetError(AttncError, RuntimeError):
+    template = (
+        "A kernel with {isa} instructions cannot run on this machine, which has {runnable}. Ask "
+        "for one of these."
+    )
+
+
 class NoCompilerWarning(UserWarning):
     """Attention runs tile by tile in torch operations, for want of a C++ compiler."""
 
