@@ -44,7 +44,10 @@ def verified(folder: Path, digest: str) -> Entry | None:
             return None
         manifest = json.loads(_content(folder / MANIFEST))
         checksums: dict[str, str] = manifest["sha256"]
-        if manifest["digest"] != digest or {*os.listdir(folder)} != {*checksums, MANIFEST}:
+        if manifest["digest"] != digest or {file.name for file in folder.iterdir()} != {
+            *checksums,
+            MANIFEST,
+        }:
             return None
         for name, checksum in checksums.items():
             if hashlib.sha256(_content(folder / name)).hexdigest() != checksum:
@@ -57,7 +60,7 @@ def verified(folder: Path, digest: str) -> Entry | None:
 def _content(file: Path) -> bytes:
     """What ``file`` holds; an OSError unless it is a plain file of the user's."""
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with open(descriptor, "rb") as opened:
+    with os.fdopen(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             raise PermissionError(f"{file} is no plain file of this user")

@@ -52,7 +52,7 @@ def run_process(
     """
     watched, lifeline = os.pipe()
     try:
-        with open(watched, "rb", buffering=0) as pipe:
+        with os.fdopen(watched, "rb", buffering=0) as pipe:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCH, "sh", *command],
                 stdin=pipe,

@@ -15,6 +15,7 @@ from attnc.errors import OfflineCompileError, ToolMissingError
 from attnc.plan import Plan, Spec
 from attnc.render.names import FORWARD
 from attnc.runtime import cache, triton_worker
+from attnc.runtime.process import run_process
 from attnc.runtime.triton_build import SOURCE, function_facts, kernel_digest, write_source
 from attnc.runtime.triton_worker import BINARIES, METADATA, REQUEST, TEXTS
 from attnc.target import GpuTarget
@@ -41,6 +42,7 @@ _COUNTS = (
     "has_grad_lse",
 )
 _LOOPS = "loops.json"
+TIME_LIMIT = 600.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,13 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
     # -P: the worker's own folder has a module named triton.
     command = [sys.executable, "-P", triton_worker.__file__, str(folder)]
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise OfflineCompileError(target=target.name, output=result.stderr[-2000:])
+    try:
+        done = run_process(command, folder=folder, time_limit=TIME_LIMIT, environment=environment)
+    except subprocess.TimeoutExpired:
+        output = f"did not finish in {TIME_LIMIT:g} s"
+        raise OfflineCompileError(target=target.name, output=output) from None
+    if done.code:
+        raise OfflineCompileError(target=target.name, output=done.errors[-2000:])
 
 
 def _signature(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
