@@ -6,6 +6,7 @@ import functools
 import operator
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import torch
@@ -175,6 +176,20 @@ class Kernel:
         from attnc.stages import Inspection
 
         return Inspection.of(self, target=target).source()
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        shape: tuple[int, int, int, int, int] = (1, 1, 1024, 1024, 64),
+        target: str = "cpu",
+        dtype: str | None = None,
+        measure: bool = False,
+    ) -> Path:
+        """Writes one HTML page about the kernel: mask, stages, cost; see ``attnc.report.write``."""
+        from attnc.report import write
+
+        return write(self, path, shape=shape, target=target, dtype=dtype, measure=measure)
 
     def analyze(
         self,

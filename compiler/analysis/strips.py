@@ -105,8 +105,8 @@ class Strip:
         present = np.flatnonzero(np.bincount(codes.reshape(-1)))
         if len(present) > _MAX_CASES:
             return None
-        by_tile = codes.reshape(len(whole.queries), self.n_tiles, self.block_n)
-        by_tile = by_tile.transpose(1, 0, 2).reshape(self.n_tiles, -1)
+        in_columns = codes.reshape(len(whole.queries), self.n_tiles, self.block_n)
+        by_tile = in_columns.transpose(1, 0, 2).reshape(self.n_tiles, -1)
         shape = self.n_tiles, len(present)
         counts, firsts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
         for case, code in enumerate(present.tolist()):
@@ -125,7 +125,7 @@ class Strip:
     def _found_ranges(self, values: torch.Tensor) -> _Ranges | None:
         if values.dtype is torch.bool or (values.is_floating_point() and values.isnan().any()):
             return None
-        flat = torch.atleast_2d(values.detach().cpu())
+        flat = values.detach().cpu().reshape(-1, values.shape[-1] if values.dim() else 1)
         ends = flat.amin(0).numpy(), flat.amax(0).numpy()
         if flat.shape[-1] == 1:
             least, greatest = (np.repeat(end, self.n_tiles) for end in ends)

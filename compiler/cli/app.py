@@ -116,8 +116,22 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    html: Annotated[
+        str | None,
+        typer.Option(
+            "--html",
+            help="Write every stage, the mask and what it costs into one HTML page instead",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Print what attnc makes of a function, stage by stage, down to the machine code."""
+    if html is not None:
+        from attnc.cli.report import run as report
+
+        report(target, expr, html, shape, machine, dtype)
+        return
     from attnc.cli.inspect import run
 
     run(target, expr, stage, shape, machine, dtype)

@@ -1,7 +1,7 @@
 """Pictures of masks and scores: as text, PNG and HTML."""
 
 from attnc.pictures.drawing import Content, Curve, Drawing, Heat, Pairs, Tiles, content_of
-from attnc.pictures.html import html_page
+from attnc.pictures.html import html_page, svg_of
 from attnc.pictures.png import png_bytes
 from attnc.pictures.text import distinct, plain, text_lines
 
@@ -17,5 +17,6 @@ __all__ = [
     "html_page",
     "plain",
     "png_bytes",
+    "svg_of",
     "text_lines",
 ]

@@ -82,11 +82,12 @@ def _figure(drawing: Drawing) -> str:
     heading = f"{drawing.label}: " if drawing.label else ""
     name = escape(f"{drawing.title}, {content.note}", quote=True)
     caption = f"{escape(heading + content.note)}. {_key(content)}"
-    drawn = _drawn(content, f'role="img" aria-label="{name}"')
+    drawn = svg_of(content, f'role="img" aria-label="{name}"')
     return f"<figure>{drawn}<figcaption>{caption}</figcaption></figure>"
 
 
-def _drawn(content: Content, attributes: str) -> str:
+def svg_of(content: Content, attributes: str) -> str:
+    """The picture alone, an SVG or an image, in classes whose colours the page's style sets."""
     match content:
         case Pairs():
             return _grid((content.visible * 2).astype(np.int64), attributes)
