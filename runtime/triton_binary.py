@@ -7,20 +7,15 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
+from attnc.runtime.assembly_loops import AssemblyLoop, innermost_loops
 from attnc.runtime.occupancy import Occupancy, occupancy_of
 from attnc.runtime.triton_compile import OfflineBinary
 from attnc.runtime.triton_sass import n_fused, nvidia_tool
 
 _TENSOR_CORE = re.compile(r"(?<![\w.])(mma\.sync|wgmma\.mma_async|tcgen05\.mma|v_mfma)(?=[._])")
-# Where no matrix instruction multiplies a dtype, loops are found by these.
 _VECTOR_FMA = re.compile(r"(?<![\w.])(fma\.rn\.f(?:32|64)|v_(?:pk_|dual_)?fmac?_f(?:32|64))")
-_LABEL = re.compile(r"^(\$L__BB\w+|\.LBB\w+):")
-# LLVM says so in a comment for AMD, where it also branches back to share code.
-_INNERMOST = re.compile(r"=>\s*This Inner Loop Header")
-_BRANCH = re.compile(r"\b(?:bra(?:\.uni)?|s_c?branch\w*)\s+(\$L__BB\w+|\.LBB\w+)")
 # AMD has no integer division: it is expanded, and always begins with this reciprocal.
 _DIVISION = re.compile(r"\b(?:div|rem)\.[su](?:16|32|64)\b|\bv_rcp_iflag_f32\w*")
 _SELECT = re.compile(r"\bselp\.|\bv_cndmask")
@@ -34,7 +29,8 @@ class LoopResources:
 
     Attributes:
         kind: PARTIAL or FULL.
-        n_instructions: All instructions.
+        n_instructions: All instructions, on the longest way where tiles branch.
+        n_least_instructions: The same on the shortest way.
         tensor_core: Number of tensor-core instructions, by family, such as ``wgmma.mma_async``.
         n_vector_fma: Fused multiply-adds in the assembly.
         n_integer_divisions: Integer divisions and remainders that take a division.
@@ -44,6 +40,7 @@ class LoopResources:
 
     kind: str
     n_instructions: int
+    n_least_instructions: int
     tensor_core: Mapping[str, int]
     n_vector_fma: int
     n_integer_divisions: int
@@ -103,9 +100,14 @@ def resources_of(binary: OfflineBinary) -> Resources:
         registers, spill_bytes = _amd_registers(assembly)
         n_vector_fma = len(_VECTOR_FMA.findall(assembly))
     lines = assembly.splitlines()
-    loops = innermost_loops(lines)
+    # Where no matrix instruction multiplies a dtype, loops are found by what does.
+    multiplies = _TENSOR_CORE if any(map(_TENSOR_CORE.search, lines)) else _VECTOR_FMA
+    loops = innermost_loops(lines, multiplies.search)
     mask_operations = [_n_mask_operations(body) for body in _tile_loops(binary.texts["ttir"])]
-    if not len(loops) == len(mask_operations) == len(binary.loop_kinds):
+    # The incomplete tile may have a loop, the last one, which may be compiled to a branch.
+    n_loops = len(binary.loop_kinds)
+    n_tails = len(mask_operations) - n_loops
+    if n_tails not in (0, 1) or len(loops) not in (n_loops, n_loops + n_tails):
         loops = []
     return Resources(
         registers=registers,
@@ -116,7 +118,7 @@ def resources_of(binary: OfflineBinary) -> Resources:
         tensor_columns=binary.tensor_columns,
         tensor_core=_tensor_core(lines),
         n_vector_fma=n_vector_fma,
-        n_instructions=sum(map(_is_instruction, lines)),
+        n_instructions=_n_instructions(lines),
         occupancy=occupancy_of(
             binary.target,
             registers=registers,
@@ -135,50 +137,22 @@ def _tensor_core(lines: Iterable[str]) -> dict[str, int]:
     return dict(Counter(match[1] for line in lines if (match := _TENSOR_CORE.search(line))))
 
 
-def innermost_loops(lines: Sequence[str]) -> list[list[str]]:
-    """Lines of each innermost loop of PTX or AMD assembly that multiplies matrices.
-
-    That is told by a tensor-core instruction; without any in ``lines``, by a fused multiply-add.
-    A loop is what lies between a label and the last branch back to it.
-    """
-    multiplies = _TENSOR_CORE if any(map(_TENSOR_CORE.search, lines)) else _VECTOR_FMA
-    labels: dict[str, int] = {}
-    spans: dict[int, int] = {}
-    for number, line in enumerate(lines):
-        if (label := _LABEL.match(line)) and _may_head_a_loop(lines, number):
-            labels[label[1]] = number
-        for name in _BRANCH.findall(line):
-            if name in labels:
-                spans[labels[name]] = number
-    busy = [
-        (start, stop)
-        for start, stop in spans.items()
-        if any(multiplies.search(line) for line in lines[start : stop + 1])
-    ]
-    return [
-        list(lines[start : stop + 1])
-        for start, stop in sorted(busy)
-        if not any(start <= a and b <= stop and (a, b) != (start, stop) for a, b in busy)
-    ]
-
-
-def _may_head_a_loop(lines: Sequence[str], number: int) -> bool:
-    if lines[number].startswith("$"):
-        return True
-    comments = takewhile(lambda line: line.lstrip().startswith(";"), lines[number + 1 :])
-    return any(_INNERMOST.search(line) for line in (lines[number], *comments))
-
-
-def _loop_resources(kind: str, body: Sequence[str], n_mask_operations: int) -> LoopResources:
+def _loop_resources(kind: str, loop: AssemblyLoop, n_mask_operations: int) -> LoopResources:
+    body = loop.lines
     return LoopResources(
         kind=kind,
-        n_instructions=sum(_is_instruction(line) for line in body),
+        n_instructions=loop.longest(_n_instructions),
+        n_least_instructions=loop.shortest(_n_instructions),
         tensor_core=_tensor_core(body),
         n_vector_fma=sum(bool(_VECTOR_FMA.search(line)) for line in body),
         n_integer_divisions=sum(bool(_DIVISION.search(line)) for line in body),
         n_selects=sum(bool(_SELECT.search(line)) for line in body),
         n_mask_operations=n_mask_operations,
     )
+
+
+def _n_instructions(lines: Iterable[str]) -> int:
+    return sum(map(_is_instruction, lines))
 
 
 def _is_instruction(line: str) -> bool:

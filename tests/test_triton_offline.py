@@ -17,7 +17,8 @@ from cpu_kernels import program_of, spec_of
 from attnc.errors import OfflineCompileError
 from attnc.plan import Spec, Wanted
 from attnc.render.names import KEYS, QUERIES
-from attnc.runtime.triton_binary import innermost_loops, resources_of
+from attnc.runtime.assembly_loops import innermost_loops
+from attnc.runtime.triton_binary import resources_of
 from attnc.runtime.triton_compile import compile_offline
 from attnc.runtime.triton_sass import machine_loops
 from attnc.target import GPU_TARGETS, GpuTarget
@@ -259,9 +260,35 @@ $L__BB0_3:
 add.s32;
 bra.uni $L__BB0_3;"""
 
-    assert innermost_loops(text.splitlines()) == [
-        ["$L__BB0_2:", "mma.sync.b;", "@%p1 bra $L__BB0_2;"]
-    ]
+    (loop,) = innermost_loops(text.splitlines(), lambda line: "mma" in line)
+
+    assert loop.lines == ["$L__BB0_2:", "mma.sync.b;", "@%p1 bra $L__BB0_2;"]
+
+
+def test_ways_through_a_loop_that_branches() -> None:
+    """A branch back from a block that lies behind the loop's end makes no loop of its own; the
+    ways through an iteration may be of different lengths."""
+    text = """bra.uni $L__BB0_2;
+$L__BB0_1:
+add.s32 a;
+@%p1 bra $L__BB0_2;
+bra.uni $L__BB0_4;
+$L__BB0_2:
+mma.sync.a;
+@%p2 bra $L__BB0_1;
+$L__BB0_3:
+add.s32 b;
+add.s32 c;
+bra.uni $L__BB0_1;
+$L__BB0_4:
+ret;"""
+
+    (loop,) = innermost_loops(text.splitlines(), lambda line: "mma" in line)
+
+    assert loop.longest(len) - loop.shortest(len) == len(
+        ["$L__BB0_3:", "add.s32 b;", "add.s32 c;", "bra.uni $L__BB0_1;"]
+    )
+    assert "ret;" not in loop.lines
 
 
 COMPILE = """

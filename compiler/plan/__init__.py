@@ -9,4 +9,13 @@ from attnc.plan.masks import PartialMasks, Term
 from attnc.plan.record import Accumulation, Decision, Plan
 from attnc.plan.spec import Spec, Wanted
 
-__all__ = ["Accumulation", "Decision", "PartialMasks", "Plan", "Spec", "Term", "Wanted", "make_plan"]
+__all__ = [
+    "Accumulation",
+    "Decision",
+    "PartialMasks",
+    "Plan",
+    "Spec",
+    "Term",
+    "Wanted",
+    "make_plan",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from attnc.ir import Reduce
+from attnc.ir import IndexName, Reduce
 from attnc.plan.spec import Spec
 from attnc.scatter import Reduction
 from attnc.schedule import Schedule
@@ -29,6 +29,7 @@ class Accumulation:
         run: How the elements of a row of pairs lie, as ``gathers.run_of`` says.
         rows: Loops around both.
         owned_by_batch, owned_by_head: No two b (or h) read one element.
+        coordinates: What the indices are, where the gradient may be stored instead of summed.
     """
 
     slot: int
@@ -39,6 +40,7 @@ class Accumulation:
     rows: tuple[Reduce, ...]
     owned_by_batch: bool
     owned_by_head: bool
+    coordinates: tuple[IndexName, ...] | None
 
 
 @dataclass(frozen=True)

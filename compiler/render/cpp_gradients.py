@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from attnc.ir import Const
 from attnc.plan import Accumulation, Plan
-from attnc.render.cpp_expressions import placed
+from attnc.render.cpp_expressions import STORAGE_TYPES, placed
 from attnc.render.cpp_loops import Elements, LoopText, PlaceText, loop_text
 from attnc.scatter import Reduction
 
@@ -26,7 +26,9 @@ class AccumulationText:
     """
 
     tensor: int  # number of the gradient
+    storage: str  # of the captured tensor
     reduction: str
+    is_stored: bool  # where the call allows it
     contribution: LoopText | None
     place: LoopText | None
     element: PlaceText | None
@@ -121,7 +123,9 @@ def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:
             at = loop_text(spec, indices, f"const int64_t at = {' + '.join(places) or '0'};")
     return AccumulationText(
         tensor=spec.gradients.captured.index(slot),
+        storage=STORAGE_TYPES[spec.slots[slot].storage],
         reduction=accumulation.reduction.name,
+        is_stored=accumulation.coordinates is not None,
         contribution=contribution,
         place=at,
         element=element,

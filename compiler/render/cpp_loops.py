@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from attnc.gathers import tile_of
 from attnc.ir import DType, Expr, Gather, Index, IndexName, Level, Ref, Score, level_of, walk
 from attnc.plan import Spec
 from attnc.render.cpp_expressions import CPP_TYPES, STORAGE_TYPES, Block, placed
@@ -37,6 +38,18 @@ class IndexText:
 
 
 @dataclass(frozen=True)
+class TileText:
+    """Where all pairs of a tile find their elements: strides and sizes of the two dimensions that
+    q_idx and kv_idx are an index of, and the offset that the others make."""
+
+    uniform: ValueText
+    q_stride: str
+    q_size: str
+    kv_stride: str
+    kv_size: str
+
+
+@dataclass(frozen=True)
 class PlaceText:
     """Where the pairs of a row find their elements of a captured tensor, as offsets into it.
 
@@ -45,6 +58,7 @@ class PlaceText:
         rest: What comes to it at column ``j``, of C++ type ``offset``.
         run: Of a run: the indices that change, else none.
         step: Of a run: from one column to the next.
+        tile: Of a run: where its tile may be transposed, else None.
     """
 
     row: ValueText
@@ -52,6 +66,7 @@ class PlaceText:
     offset: str
     run: tuple[IndexText, ...]
     step: str
+    tile: TileText | None
 
 
 @dataclass(frozen=True)
@@ -176,6 +191,25 @@ class Elements:
                 if run
             ),
             step=" + ".join(f"{run[n]} * ({strides[n]})" for n in changing if run),
+            tile=self._tile(indices, sizes, strides),
+        )
+
+    def _tile(
+        self, indices: Sequence[Expr], sizes: Sequence[str], strides: Sequence[str]
+    ) -> TileText | None:
+        # Rows of few queries may belong to several heads.
+        found = None if self.spec.short_queries else tile_of(indices)
+        if found is None:
+            return None
+        q_at, kv_at = found
+        others = [n for n in range(len(indices)) if n not in found]
+        places = [placed("{}", sizes[n], strides[n], wide=True) for n in others]
+        return TileText(
+            uniform=self._value([indices[n] for n in others], places),
+            q_stride=strides[q_at],
+            q_size=sizes[q_at],
+            kv_stride=strides[kv_at],
+            kv_size=sizes[kv_at],
         )
 
     def _value(self, exprs: Sequence[Expr], terms: Sequence[str]) -> ValueText:
@@ -191,12 +225,15 @@ class Elements:
         tensor = f"t{gather.slot}"
         strides = [f"{tensor}_stride{n}" for n in range(len(gather.indices))]
         self.leaves.add(gather)
+        place = self.place(gather.slot, gather.indices, strides, let.run)
+        if gather.dtype is not self.spec.float_dtype:  # tiles are transposed as vectors of reals
+            place = replace(place, tile=None)
         return ReadText(
             name=let.name,
             element=_element_type(gather.dtype),
             tensor=tensor,
             storage=STORAGE_TYPES[self.spec.slots[gather.slot].storage],
-            place=self.place(gather.slot, gather.indices, strides, let.run),
+            place=place,
         )
 
     def _lines(self, block: Block) -> tuple[str, ...]:

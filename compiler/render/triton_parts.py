@@ -31,7 +31,9 @@ class Loop:
     kind: LoopKind
     start: str
     stop: str
-    checks: str = "ALL"  # of PARTIAL tiles: a name of PartialMasks.schedules; or the bits of terms that hold
+    checks: str = (
+        "ALL"  # of PARTIAL tiles: a name of PartialMasks.schedules; or the bits of terms that hold
+    )
 
 
 @dataclass(frozen=True)
@@ -276,9 +278,7 @@ def mask_texts(
     return found
 
 
-def _term_text(
-    writer: TritonWriter, term: Term, number: int, levels: Sequence[Level]
-) -> MaskText:
+def _term_text(writer: TritonWriter, term: Term, number: int, levels: Sequence[Level]) -> MaskText:
     part = term.schedule
     shared = writer.assignments(
         [let for level in levels if level is not Level.ELEMENT for let in part.at(level)]

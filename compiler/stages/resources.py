@@ -170,7 +170,10 @@ def _loop_lines(kernel: str, loop: Mapping[str, Any]) -> Iterator[str]:
     families = dict(loop["tensor_core"]) or {"fused multiply-adds": loop["n_vector_fma"]}
     multiply = ", ".join(f"{n} {name}" for name, n in families.items())
     yield f"{kernel}: loop over {loop['kind']} tiles, per thread and iteration:"
-    yield f"{loop['n_instructions']:>8} instructions, of which {multiply}"
+    least, most = loop["n_least_instructions"], loop["n_instructions"]
+    yield f"{most:>8} instructions, of which {multiply}"
+    if least < most:
+        yield f"{least:>8} instructions where all terms of the mask hold"
     yield f"{loop['n_integer_divisions']:>8} integer divisions"
     yield f"{loop['n_selects']:>8} selections by a predicate"
     yield f"{loop['n_mask_operations']:>8} operations of the mask on whole tiles"
