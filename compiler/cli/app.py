@@ -92,11 +92,16 @@ def _options(
 @app.command()
 def inspect(
     target: Target = None,
+    other: Annotated[
+        str | None,
+        typer.Argument(help="With --diff: what TARGET is compared with", show_default=False),
+    ] = None,
     expr: Expression = None,
     stage: Annotated[
         str,
         typer.Option(
-            help="traced, ir, derivative, math, blocks, plan, cpp, triton, ptx, resources, or all",
+            help="traced, traced-ir, ir, math, derivative, blocks, plan, cpp, triton, ttir, ptx, "
+            "sass, assembly, resources, or all",
             metavar="STAGE",
         ),
     ] = "all",
@@ -116,6 +121,16 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    passes: Annotated[
+        str,
+        typer.Option(
+            "--pass", help="Kernels of which pass: forward, backward or all", metavar="PASS"
+        ),
+    ] = "all",
+    diff: Annotated[
+        bool, typer.Option("--diff", help="Compare two functions: inspect --diff A B")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
     html: Annotated[
         str | None,
         typer.Option(
@@ -126,7 +141,19 @@ def inspect(
         ),
     ] = None,
 ) -> None:
-    """Print what attnc makes of a function, stage by stage, down to the machine code."""
+    """Print what attnc makes of a function, stage by stage, down to the machine code.
+
+    With --diff print what differs between two; exit code 0 if nothing does, 1 if something does.
+    FILE.py@REVISION:NAME is a function as it was in a revision of git.
+    """
+    if diff:
+        from attnc.cli.compare import run as compare
+
+        if expr is not None:
+            raise typer.BadParameter("write the lambda in place of A or B", param_hint="--expr")
+        raise typer.Exit(compare(target, other, stage, shape, machine, dtype, passes, as_json))
+    if other is not None:
+        raise typer.BadParameter("two functions need --diff", param_hint="OTHER")
     if html is not None:
         from attnc.cli.report import run as report
 
@@ -134,7 +161,7 @@ def inspect(
         return
     from attnc.cli.inspect import run
 
-    run(target, expr, stage, shape, machine, dtype)
+    run(target, expr, stage, shape, machine, dtype, passes, as_json)
 
 
 @app.command()

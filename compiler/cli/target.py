@@ -37,7 +37,8 @@ def load_target(target: str | None, expression: str | None) -> Callable[..., Any
     """The function that the command line names.
 
     Args:
-        target: FILE.py:NAME or module:NAME, where NAME may have dots; library:NAME for the example
+        target: FILE.py:NAME or module:NAME, where NAME may have dots; FILE.py@REVISION:NAME for the
+            file as it was in a revision of git; library:NAME for the example
             of an entry of ``attnc.library``; library:EXPRESSION for what an expression in its names
             gives, as ``library:causal() & sliding_window(100)``.
         expression: Source of a lambda, in place of ``target``. It may use ``torch``, ``math`` and
@@ -109,14 +110,22 @@ def _named(target: str) -> Any:
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise TargetSyntaxError(target=target)
-    is_file = place.endswith(".py") or "/" in place
-    module = _file_module(Path(place)) if is_file else _module(place)
+    module = _module_at(place)
     value: Any = module
     for part in name.split("."):
         if not hasattr(value, part):
             raise TargetNameError(place=place, name=name, instead=_near(part, value))
         value = getattr(value, part)
     return value
+
+
+def _module_at(place: str) -> ModuleType:
+    """What FILE.py, FILE.py@REVISION or a module's name stands for."""
+    stem, is_old, revision = place.rpartition(".py@")
+    if is_old and not Path(place).is_file():
+        return _old_module(Path(f"{stem}.py"), revision)
+    is_file = place.endswith(".py") or "/" in place
+    return _file_module(Path(place)) if is_file else _module(place)
 
 
 def _near(name: str, owner: Any) -> str:
@@ -156,6 +165,15 @@ def _file_module(path: Path) -> ModuleType:
     sys.modules[name] = module
     with _user_code(str(path), path.resolve()):
         spec.loader.exec_module(module)
+    return module
+
+
+def _old_module(path: Path, revision: str) -> ModuleType:
+    from attnc.cli.revision import module_at
+
+    module, run = module_at(path, revision)
+    with _user_code(f"{path}@{revision}", None):
+        run()
     return module
 
 

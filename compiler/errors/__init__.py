@@ -44,6 +44,7 @@ from attnc.errors.command_line import (
     TargetKindError,
     TargetMissingError,
     TargetNameError,
+    TargetRevisionError,
     TargetSyntaxError,
 )
 from attnc.errors.integrations import (
@@ -173,6 +174,7 @@ __all__ = [
     "TargetKindError",
     "TargetMissingError",
     "TargetNameError",
+    "TargetRevisionError",
     "TargetSyntaxError",
     "ToolMissingError",
     "TraceError",

@@ -27,6 +27,13 @@ class TargetMissingError(CommandLineError):
     template = "{place} does not exist{instead}"
 
 
+class TargetRevisionError(CommandLineError):
+    template = (
+        "{target} cannot be read: {problem}. FILE.py@REVISION:NAME takes the file as it was in a "
+        "revision of its git repository, such as HEAD~1."
+    )
+
+
 class TargetNameError(CommandLineError):
     template = "{place} has no {name!r}. {instead}"
 

@@ -2,6 +2,6 @@
 
 from attnc.stages.inspection import Inspection
 from attnc.stages.machines import DTYPES, MACHINES
-from attnc.stages.stage import STAGES, Language, Pass, Stage
+from attnc.stages.stage import PASSES, STAGES, Language, Pass, Stage
 
-__all__ = ["DTYPES", "MACHINES", "STAGES", "Inspection", "Language", "Pass", "Stage"]
+__all__ = ["DTYPES", "MACHINES", "PASSES", "STAGES", "Inspection", "Language", "Pass", "Stage"]

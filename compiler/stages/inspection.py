@@ -27,6 +27,7 @@ from attnc.runtime.dispatch import Fixed
 from attnc.stages.machines import DTYPES, default_gpu, local_cpu, machine_named, require_known
 from attnc.stages.stage import Pass, Stage
 from attnc.stages.texts import (
+    blocks_data,
     blocks_text,
     derivative_text,
     indented,
@@ -189,7 +190,11 @@ class Inspection:
         return self.target if isinstance(self.target, GpuTarget) else default_gpu()
 
     def stages(
-        self, names: Collection[str] | None = None, *, passes: Pass = "all"
+        self,
+        names: Collection[str] | None = None,
+        *,
+        passes: Pass = "all",
+        measure: bool = False,
     ) -> tuple[Stage, ...]:
         """The stages with these names, in the order of ``STAGES``; one per kernel where kernels
         have their own.
@@ -198,6 +203,7 @@ class Inspection:
             names: Keys of ``STAGES``; None for all that the target has. Of these, one that cannot be
                 made here, for want of a compiler or a tool, tells so in ``Stage.problem``.
             passes: Kernels of which passes.
+            measure: As in ``blocks``.
 
         Raises:
             InspectionOptionError: There is no such stage, or the target does not have it.
@@ -205,7 +211,7 @@ class Inspection:
         """
         from attnc.stages.listing import list_stages
 
-        return tuple(list_stages(self, names, passes))
+        return tuple(list_stages(self, names, passes, measure=measure))
 
     def stage(self, name: str, *, passes: Pass = "forward") -> Stage:
         """The first of the stages called ``name``: of the forward kernel if kernels have their own.
@@ -254,11 +260,16 @@ class Inspection:
             measure: Time a few kernels if the rates of this machine are not known yet (seconds);
                 else there are no times then.
         """
+        return self.blocks_and_data(measure=measure)[0]
+
+    def blocks_and_data(self, *, measure: bool = False) -> tuple[str, dict[str, Any]]:
+        """``blocks``, and its numbers as JSON's types."""
         tiles = self._plan.tiles
         analysis = self.analysis((tiles.block_m, tiles.block_n))
         costs = self.costs(measure=measure)
         title = f"{self._title(self.target)}, {self.shape[0]} x {self.shape[1]} heads"
-        return blocks_text(analysis, self._plan, costs, title, self.source_of_times(costs))
+        text = blocks_text(analysis, self._plan, costs, title, self.source_of_times(costs))
+        return text, blocks_data(analysis, self._plan, costs)
 
     def costs(self, *, measure: bool = True) -> dict[str, Cost]:
         """What the call costs, by pass; a pass that the target has no kernel for is left out."""
@@ -325,9 +336,14 @@ class Inspection:
         """What each kernel for the target takes, and the instructions of its loops over tiles."""
         return self.stage("resources", passes="all").text
 
+    @property
+    def source_stage(self) -> str:
+        """The stage that is the generated source for the target: cpp or triton."""
+        return "cpp" if isinstance(self.target, CpuTarget) else "triton"
+
     def source(self) -> str:
         """The generated kernel for the target: C++ or Triton."""
-        return self.cpp() if isinstance(self.target, CpuTarget) else self.triton()
+        return self.stage(self.source_stage).text
 
     def explain(self) -> str:
         """What was traced, understood and decided, in short."""

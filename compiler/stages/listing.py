@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def list_stages(
-    inspection: Inspection, names: Collection[str] | None, passes: Pass
+    inspection: Inspection, names: Collection[str] | None, passes: Pass, *, measure: bool
 ) -> Iterator[Stage]:
     """See ``Inspection.stages``."""
     if names is not None:
@@ -27,12 +27,12 @@ def list_stages(
             _require_stage(inspection, name)
         for name in STAGES:
             if name in names:
-                yield from _Maker(inspection, name, passes).stages()
+                yield from _Maker(inspection, name, passes, measure).stages()
         return
     for name, kind in STAGES.items():
         if not _has(inspection.target, kind):
             continue
-        maker = _Maker(inspection, name, passes)
+        maker = _Maker(inspection, name, passes, measure)
         try:
             yield from maker.stages()
         except AttncError as error:
@@ -70,6 +70,7 @@ class _Maker:
     inspection: Inspection
     name: str
     passes: Pass
+    measure: bool
 
     @property
     def kind(self) -> StageKind:
@@ -101,13 +102,14 @@ class _Maker:
 
     def _of_function(self) -> Stage:
         inspection = self.inspection
+        if self.name == "blocks":
+            return self._stage("", *inspection.blocks_and_data(measure=self.measure))
         makers: dict[str, Callable[[], str]] = {
             "traced": inspection.traced,
             "traced-ir": inspection.traced_ir,
             "ir": inspection.ir,
             "math": inspection.math,
             "derivative": inspection.derivative,
-            "blocks": inspection.blocks,
         }
         return self._stage("", makers[self.name]())
 
@@ -153,6 +155,7 @@ class _Maker:
             kernel=kernel,
             title=f"{self.name}: {self.kind.title}{of_kernel}",
             summary=f"{inspection.name}({sizes}), {inspection.dtype}, for {self.target.name}",
+            target=self.target.name,
             language=self.kind.language,
             text=text,
             data=data or {},

@@ -9,6 +9,8 @@ from typing import Any, Literal
 Language = Literal["text", "python", "cpp", "mlir", "asm"]
 Pass = Literal["forward", "backward", "all"]
 
+PASSES: tuple[Pass, ...] = ("forward", "backward", "all")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -20,6 +22,7 @@ class Stage:
             of the function as a whole.
         title: What the stage is, on one line.
         summary: Of what: function, shape, dtype and target, on one line.
+        target: The machine's name.
         language: Of ``text``, for syntax colours.
         text: The stage itself.
         data: What of it is structure, of JSON's types; may be empty.
@@ -30,6 +33,7 @@ class Stage:
     kernel: str
     title: str
     summary: str
+    target: str
     language: Language
     text: str
     data: Mapping[str, Any] = field(default_factory=dict)

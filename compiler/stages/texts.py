@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from attnc.analysis import LEGEND, Analysis
@@ -184,6 +185,38 @@ def blocks_text(
             *_cost_lines(costs, title, source),
         ]
     )
+
+
+def blocks_data(analysis: Analysis, plan: Plan, costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """Counts of tiles, loop bounds as text, costs by pass: of JSON's types."""
+    table = analysis.table
+    return {
+        "tiles": {
+            "block_m": table.block_m,
+            "block_n": table.block_n,
+            "full": analysis.n_full,
+            "partial": analysis.n_partial,
+            "empty": analysis.n_empty,
+            "evaluated": analysis.n_evaluated,
+        },
+        "flops_saved": analysis.flops_saved,
+        "bounds": None if plan.closed_form is None else _bounds_data(plan.closed_form),
+        "costs": {name: asdict(cost) | {"speedup": cost.speedup} for name, cost in costs.items()},
+    }
+
+
+def _bounds_data(form: ClosedForm) -> list[dict[str, str]]:
+    from attnc.bounds import print_bound
+
+    return [
+        {
+            "start": print_bound(run.start, "math"),
+            "full_start": print_bound(run.full_start, "math"),
+            "full_stop": print_bound(run.full_stop, "math"),
+            "stop": print_bound(run.stop, "math"),
+        }
+        for run in form.runs
+    ]
 
 
 def _cost_lines(costs: Mapping[str, Cost], title: str, source: str) -> Iterator[str]:
