@@ -1,0 +1,8 @@
+"""Modules that stand alone: an attention function's kernels without attnc."""
+
+from __future__ import annotations
+
+from attnc.export.module import Exported, export
+from attnc.export.request import DTYPES, TARGETS, Request
+
+__all__ = ["DTYPES", "TARGETS", "Exported", "Request", "export"]

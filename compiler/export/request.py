@@ -1,0 +1,254 @@
+"""What is asked of an export, and the kernels that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from attnc.analysis import captured_names
+from attnc.block_mask import BlockMask
+from attnc.decorator import Kernel
+from attnc.errors import NotExportableError
+from attnc.export.names import argument_names
+from attnc.intervals import Facts, never_wraps
+from attnc.ir import DType, Expr, reads_score, slots_of
+from attnc.mods import Mod, mod_kind, mod_name
+from attnc.plan import Spec, Wanted
+from attnc.program import Program, build_program
+from attnc.runtime.composed import derivative_of
+from attnc.runtime.gradients import differentiable_slots
+from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target
+
+CPU_TARGETS = ("cpu", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic")
+TARGETS = (*CPU_TARGETS, "triton", *GPU_TARGETS, "interpreter")
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+#: Queries and keys that exported kernels take at the most.
+LARGEST_LENGTH = 1 << 28
+#: Integers in captured tensors where larger ones would make a mask's arithmetic wrap around.
+LARGEST_INTEGER = 1 << 28
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is exported.
+
+    Attributes:
+        mod: A Kernel, mask_mod or score_mod.
+        target: One of ``TARGETS``; "cpu" and "triton" are those of this machine, "triton" sm_90
+            where there is no GPU. "interpreter" is Triton's, on CPU tensors.
+        dtype: Of q, k and v, one of ``DTYPES``; float32 for CPUs, bfloat16 for GPUs if None.
+        head_dim, value_dim: Widths of q and k, of v and out; both ``head_dim`` if None.
+        forward_only: Without gradients.
+        constant_captured: Without gradients of captured tensors.
+        from_table: Visit tiles from a table although loop bounds have a closed form.
+        wide_index: Offsets into tensors may pass 31 bits.
+        command: What the module says it was made by.
+    """
+
+    mod: Any
+    target: str = "cpu"
+    dtype: str | None = None
+    head_dim: int = 64
+    value_dim: int | None = None
+    forward_only: bool = False
+    constant_captured: bool = False
+    from_table: bool = False
+    wide_index: bool = False
+    command: str = "attnc.export"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.mask, BlockMask) or not (self.mask is None or callable(self.mask)):
+            raise self._refusal(
+                "its mask is a BlockMask, a table for one pair of lengths. Export the mask_mod "
+                "that it was made from"
+            )
+        if isinstance(self.mod, Kernel) and self.mod.options.get("layout") is not None:
+            raise self._refusal(
+                "it computes in another order of tokens (layout=). Export it without, and permute "
+                "its inputs"
+            )
+        if min(self.head_dim, self.value_width) < 1:
+            raise self._refusal("head_dim and value_dim must be positive")
+
+    def _refusal(self, problem: str) -> NotExportableError:
+        return NotExportableError(name=mod_name(self.mod), problem=problem)
+
+    @property
+    def mask(self) -> Any:
+        """The mask_mod, or None."""
+        if isinstance(self.mod, Kernel):
+            return self.mod.mask
+        return self.mod if mod_kind(self.mod) == "mask_mod" else None
+
+    @property
+    def score(self) -> Mod | None:
+        """The score_mod, or None."""
+        if isinstance(self.mod, Kernel):
+            return self.mod.score
+        return self.mod if mod_kind(self.mod) == "score_mod" else None
+
+    @property
+    def scale(self) -> float:
+        """Factor of q . k, unless a call says another."""
+        given = self.mod.options.get("scale") if isinstance(self.mod, Kernel) else None
+        return float(given) if given is not None else float(self.head_dim) ** -0.5
+
+    @property
+    def value_width(self) -> int:
+        return self.head_dim if self.value_dim is None else self.value_dim
+
+    @cached_property
+    def machine(self) -> Target:
+        """The target of all passes."""
+        if self.target in GPU_TARGETS:
+            return GPU_TARGETS[self.target]
+        if self.target == "interpreter":
+            return INTERPRETER
+        if self.target == "triton":
+            return _gpu_here()
+        if self.target == "cpu":
+            from attnc.runtime.isa import best_isa
+
+            # Tiles of AMX belong to a process that asks for them, and backward kernels have none.
+            isa = best_isa()
+            return CpuTarget("avx512_bf16" if isa == "amx" else isa)
+        return CpuTarget(self.target.removeprefix("cpu-"))  # type: ignore[arg-type]
+
+    @property
+    def storage(self) -> str:
+        """Dtype of q, k, v and out: a torch dtype's short name."""
+        if self.dtype is not None:
+            return self.dtype
+        is_gpu = isinstance(self.machine, GpuTarget) and self.machine != INTERPRETER
+        return "bfloat16" if is_gpu else "float32"
+
+    @cached_property
+    def program(self) -> Program:
+        """Mask and score as kernels compute them."""
+        float_dtype = DType.FLOAT64 if self.storage == "float64" else DType.FLOAT32
+        return build_program(self.mask, self.score, float_dtype)
+
+    @cached_property
+    def exact_program(self) -> Program:
+        """The same with scores in float64."""
+        return build_program(self.mask, self.score, DType.FLOAT64)
+
+    @cached_property
+    def slots(self) -> tuple[int, ...]:
+        """Numbers of the captured tensors that kernels read, ascending."""
+        read = [e for e in (self.program.mask, self.program.score) if e is not None]
+        return slots_of(*read) if read else ()
+
+    def names(self, reserved: Iterable[str]) -> dict[int, str]:
+        """What the module calls captured tensors, by slot: as the user does, where that can be."""
+        known = captured_names([self.mask, self.score], self.program.tensors)
+        return argument_names({slot: known.get(slot, "") for slot in self.slots}, reserved)
+
+    @cached_property
+    def differentiable(self) -> tuple[int, ...]:
+        """Slots that gradients flow to."""
+        score = self.program.lifted.exprs[1]
+        if self.forward_only or score is None:
+            return ()
+        slots = tuple(sorted(differentiable_slots(score)))
+        scattered = {scatter.slot for scatter in derivative_of(score, slots).captured}
+        return tuple(slot for slot in slots if slot in scattered)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the result depends on q and k."""
+        score = self.program.lifted.exprs[1]
+        return score is None or reads_score(score)
+
+    @cached_property
+    def small(self) -> tuple[int, ...] | None:
+        """Slots whose integers must be small for bounds in closed form; None where no such
+        assumption is enough."""
+        mask = self.program.mask
+        if mask is None or _is_exact(mask, self.program, None):
+            return ()
+        integers = tuple(
+            slot for slot in slots_of(mask) if "int" in self.program.slots[slot].storage
+        )
+        return integers if _is_exact(mask, self.program, LARGEST_INTEGER) else None
+
+    def specs(self) -> dict[str, Spec]:
+        """What is asked of the kernel of each pass."""
+        wanted: dict[str, Wanted | None] = {"forward": None}
+        if not self.forward_only:
+            live = self.is_live
+            wanted["backward"] = Wanted(live, live, True)
+            if self.differentiable and not self.constant_captured:
+                wanted["captured"] = Wanted(live, live, True, self.differentiable)
+        return {name: self._spec(gradients) for name, gradients in wanted.items()}
+
+    def _spec(self, gradients: Wanted | None) -> Spec:
+        lifted = self.program.lifted
+        return Spec(
+            mask=lifted.exprs[0],
+            score=lifted.exprs[1],
+            slots=self.program.slots,
+            params=lifted.dtypes,
+            dtype=self.storage,
+            head_dim=self.head_dim,
+            value_dim=self.value_width,
+            target=self.machine,
+            from_table=self.program.mask is not None and (self.from_table or self.small is None),
+            wide_index=self.wide_index,
+            wants_lse=gradients is None,
+            gradients=gradients,
+        )
+
+
+def _gpu_here() -> GpuTarget:
+    if not torch.cuda.is_available():
+        return GPU_TARGETS["sm_90"]
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties(0).gcnArchName.split(":")[0]
+        return GpuTarget("hip", arch, 64)
+    major, minor = torch.cuda.get_device_capability()
+    return GpuTarget("cuda", 10 * major + minor, 32)
+
+
+def _is_exact(mask: Expr, program: Program, largest: int | None) -> bool:
+    """Whether no integer of ``mask`` wraps around, whatever captured tensors hold.
+
+    ``largest`` bounds the integers in them; None leaves them free.
+    """
+    read = dict.fromkeys(slots_of(mask))
+    tensors = [
+        _extremes(tensor, largest) if slot in read else tensor
+        for slot, tensor in enumerate(program.tensors)
+    ]
+    return never_wraps(
+        [mask],
+        Facts(tensors),
+        n_batch=LARGEST_LENGTH,
+        n_heads=LARGEST_LENGTH,
+        n_queries=LARGEST_LENGTH,
+        n_keys=LARGEST_LENGTH,
+    )
+
+
+def _extremes(tensor: torch.Tensor, largest: int | None) -> torch.Tensor:
+    """A tensor of the same dtype and rank that holds the least and the greatest number."""
+    if tensor.dtype is torch.bool:
+        ends: Mapping[str, float] = {"least": 0, "greatest": 1}
+    elif tensor.dtype.is_floating_point:
+        ends = {"least": -torch.inf, "greatest": torch.inf}
+    else:
+        limits = torch.iinfo(tensor.dtype)
+        bound = limits.max if largest is None else largest
+        ends = {
+            "least": max(limits.min, -bound - (largest is None)),
+            "greatest": min(limits.max, bound),
+        }
+    if not tensor.dim():  # one number: the one that is farther from 0
+        return torch.tensor(ends["greatest"], dtype=tensor.dtype)
+    row = torch.tensor(list(ends.values()), dtype=tensor.dtype)
+    return row.expand(*(2,) * tensor.dim())
