@@ -88,7 +88,10 @@ def disk_cache() -> DiskCache:
     if not folder:
         from platformdirs import user_cache_dir
 
-        folder = user_cache_dir("attnc")
+        try:
+            folder = user_cache_dir("attnc")
+        except RuntimeError:  # as newer versions tell that there is no home
+            folder = "~"
     if folder.startswith("~"):  # as it is in a container without a home
         folder = os.path.expanduser(folder)  # noqa: PTH111 - that of Path raises
     # Absolute: the compiler runs in another folder, and the program may change its own.
