@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from cpu_kernels import load, program_of, run, run_backward, spec_of
-from gradient_oracle import assert_gradients_close, expected_gradients
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 from attnc import attention
 from attnc.plan import Wanted, make_plan

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from gradient_oracle import assert_gradients_close, expected_gradients
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint

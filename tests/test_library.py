@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cpu_kernels import load, program_of, run, run_backward, spec_of
-from gradient_oracle import assert_gradients_close, expected_gradients
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 import attnc
 from attnc import library

@@ -85,6 +85,7 @@ from attnc.errors.machine import (
 from attnc.errors.toolkit import (
     CheckFailedError,
     InspectionOptionError,
+    LawNameError,
     NotCheckableError,
     ProofArgumentError,
 )
@@ -147,6 +148,7 @@ __all__ = [
     "KernelOptionError",
     "KernelOptionReservedError",
     "KernelPartsError",
+    "LawNameError",
     "LayoutArgumentError",
     "LayoutLengthError",
     "LayoutOfBlockMaskError",

@@ -19,6 +19,10 @@ class NotCheckableError(AttncError, TypeError):
     )
 
 
+class LawNameError(AttncError, ValueError):
+    template = "check({argument}=...) got {name!r}: use one of {known}."
+
+
 class InspectionOptionError(AttncError, ValueError):
     template = "{option} {value!r}: {problem}"
 

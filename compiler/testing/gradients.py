@@ -35,18 +35,20 @@ def expected_gradients(
     scale: float | None = None,
 ) -> Expected:
     """By autograd through dense attention in float64; ``captured`` are float64 and require grad."""
-    with _default_dtype(torch.float64 if inputs[0].dtype is torch.float64 else torch.float32):
+    with number_dtype(inputs[0].dtype):
         return _expected(inputs, mask, score, captured, grad_out, grad_lse, scale)
 
 
 @contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """What an integer times a float is, for eager torch; kernels use their dtype of accumulation."""
-    torch.set_default_dtype(dtype)
+def number_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Makes an integer times a float what it is in kernels for ``dtype``: their dtype of
+    accumulation, where eager PyTorch takes its default dtype."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if dtype is torch.float64 else torch.float32)
     try:
         yield
     finally:
-        torch.set_default_dtype(torch.float32)
+        torch.set_default_dtype(before)
 
 
 def _expected(
@@ -97,9 +99,9 @@ def _sizes(
     keys, values = _heads(k, q).detach(), _heads(v, q).detach()
     plain = (q.detach() @ keys.transpose(2, 3) * factor).requires_grad_()
     modified = plain if score is None else reference_scores(score, plain)
-    visible = torch.ones(plain.shape, dtype=torch.bool)
+    visible = torch.ones(plain.shape, dtype=torch.bool, device=plain.device)
     if mask is not None:
-        visible = reference_mask(mask, *plain.shape)
+        visible = reference_mask(mask, *plain.shape, plain.device)
     masked = torch.where(visible & (modified != -math.inf), modified, -math.inf).detach()
     weights = masked.softmax(dim=3).nan_to_num(0.0)
     by_weight = grad_out.abs() @ values.abs().transpose(2, 3)
@@ -120,6 +122,7 @@ def _sizes(
     # What is added up has any signs: a few random ones tell how much it is.
     for _ in range(4):
         signs = torch.randint(0, 2, by_score.shape, generator=generator) * 2.0 - 1.0
+        signs = signs.to(by_score.device)
         loss = torch.where(visible, modified * by_score * signs, 0.0).sum()
         for total, part in zip(of_captured, _grads(loss, captured), strict=True):
             torch.maximum(total, 4 * part.nan_to_num(0.0, 0.0, 0.0).abs(), out=total)
@@ -156,7 +159,7 @@ def assert_gradients_close(
         assert actual.shape == wanted.shape, f"{name}: {actual.shape} is not {wanted.shape}"
         if not actual.numel():
             continue
-        values = actual.double()
+        values = actual.to(wanted.device, torch.float64)
         allowed = relative * size + storage * wanted.abs() + 1e-30 + torch.finfo(dtype).tiny
         # Autograd multiplies 0 by what is infinite where a branch is not taken: no oracle there.
         excess = torch.where(wanted.isfinite(), (values - wanted).abs() / allowed, 0.0)

@@ -1,0 +1,117 @@
+"""Laws of the forward pass: right, repeatable, exact in rows that see nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+
+from attnc.testing.case import Case, Outcome
+from attnc.testing.laws.registry import Failure, law
+from attnc.testing.tolerance import assert_close_to_reference
+
+
+@law("forward", "{kernel} gives what the float64 reference gives")
+def forward(case: Case) -> Iterator[Failure]:
+    for backend in case.backends:
+        yield from not_close(case, case.outcome(backend), backend)
+
+
+@law("repeatable", "{kernel} gives the same bits each time")
+def repeatable(case: Case) -> Iterator[Failure]:
+    for backend in case.backends:
+        first, again = case.outcome(backend), case.run(backend)
+        if not same_bits((first.out, first.lse), (again.out, again.lse)):
+            yield Failure("Two calls differ.", backend=backend)
+        elif not same_bits(first.gradients, again.gradients):
+            yield Failure("The gradients of two calls differ.", backend=backend)
+
+
+def _has_empty_rows(case: Case) -> bool:
+    return case.padded is not None or bool((case.reference.lse == -math.inf).any())
+
+
+@law(
+    "empty-rows",
+    "{kernel} gives 0, a log-sum-exp of -inf and gradients 0 where nothing is seen",
+    applies=_has_empty_rows,
+)
+def empty_rows(case: Case) -> Iterator[Failure]:
+    for each in (case, case.padded):
+        if each is None:
+            continue
+        for backend in case.backends:
+            yield from _stray(each, backend)
+            if each is not case:
+                yield from not_close(each, each.outcome(backend), backend, " (keys are hidden)")
+
+
+def _stray(case: Case, backend: str) -> Iterator[Failure]:
+    """What is not 0 or -inf and ought to be, where a query sees no key or no query sees a key."""
+    outcome, shape = case.outcome(backend), case.shape
+    rows = ~case.visible.any(dim=3)
+    columns = ~case.visible.any(dim=2).unflatten(1, (shape.n_kv_heads, -1)).any(dim=2)
+    if shape.n_kv_batch != shape.n_batch:
+        columns = columns.all(dim=0, keepdim=True)
+    stray = [("out", outcome.out != 0, rows), ("the log-sum-exp", outcome.lse != -math.inf, rows)]
+    hidden = (rows, columns, columns)
+    for name, gradient, where in zip("qkv", outcome.gradients, hidden, strict=False):
+        stray.append((f"the gradient of {name}", gradient != 0, where))
+    for name, is_wrong, where in stray:
+        places = where & (is_wrong.any(dim=-1) if is_wrong.dim() > 3 else is_wrong)
+        if bool(places.any()):
+            place = places.nonzero()[0].tolist()
+            yield Failure(f"{name} is not exact at {place}, where nothing is seen.", None, backend)
+            return
+
+
+@law(
+    "broadcast",
+    "{kernel} gives the same for keys of one batch or head as for copies of them",
+    applies=lambda case: case.shape.enable_gqa or case.shape.n_kv_batch != case.shape.n_batch,
+)
+def broadcast(case: Case) -> Iterator[Failure]:
+    q, k, v = case.inputs
+    n_batch, n_heads, *_ = case.grid
+    k, v = (
+        x.expand(n_batch, *x.shape[1:]).repeat_interleave(n_heads // x.shape[1], dim=1)
+        for x in (k, v)
+    )
+    for backend in case.backends:
+        yield from not_close(case, case.run(backend, (q, k, v)), backend, " (of copies)")
+
+
+def not_close(case: Case, outcome: Outcome, backend: str, note: str = "") -> Iterator[Failure]:
+    """Whether out and lse are further from the oracle than rounding allows."""
+    q, k, v = case.inputs
+    shape = case.shape
+    try:
+        assert_close_to_reference(
+            outcome.out,
+            outcome.lse,
+            case.reference,
+            q.dtype,
+            head_dim=shape.head_dim,
+            n_keys=shape.n_keys,
+            score_scale=_largest_norm(q) * _largest_norm(k) * abs(case.scale),
+            value_scale=_largest(v),
+            is_single=case.is_single,
+        )
+    except AssertionError as error:
+        yield Failure(f"{error}{note}", backend=backend)
+
+
+def same_bits(first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]) -> bool:
+    return all(
+        torch.equal(x.isnan(), y.isnan()) and torch.equal(x.nan_to_num(), y.nan_to_num())
+        for x, y in zip(first, second, strict=True)
+    )
+
+
+def _largest(x: torch.Tensor) -> float:
+    return float(x.abs().max()) if x.numel() else 1.0
+
+
+def _largest_norm(x: torch.Tensor) -> float:
+    return float(x.double().norm(dim=-1).max()) if x.numel() else 1.0
