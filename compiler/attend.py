@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch.autograd import forward_ad
 
+from attnc import checks
 from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.errors import (
     DeviceError,
     DimensionsError,
+    FlagError,
     InputDTypeError,
+    InputLayoutError,
     InputTypeError,
+    ScaleError,
     ShapeError,
 )
 from attnc.mods import Mod, is_plain_function, require_alone, require_kind
@@ -74,6 +78,8 @@ def attention(
     Raises:
         AttncError: One subclass per mistake, with what to write instead.
     """
+    if return_lse is not True and return_lse is not False:
+        return_lse = checked_flag("return_lse", return_lse)
     moves = False
     if layout is not None and _are_attended(q, k, v):
         from attnc.layout.attend import arranged, require_layout, restored
@@ -122,10 +128,19 @@ def attend(
     strict: bool = False,
 ) -> Outputs:
     """As ``attention``, with every output that a kernel can give."""
-    attend_here = _attend_in_graph if _makes_graph(q) else _attend
-    return attend_here(
-        q, k, v, mask, score, scale, enable_gqa, wants_lse, wants_max, backend, strict
-    )
+    if _makes_graph(q):
+        return _attend_in_graph(
+            q, k, v, mask, score, scale, enable_gqa, wants_lse, wants_max, backend, strict
+        )
+    try:
+        return _attend(
+            q, k, v, mask, score, scale, enable_gqa, wants_lse, wants_max, backend, strict
+        )
+    except RuntimeError:
+        # Sparse and nested tensors fail where their memory is asked for; to look at each at each
+        # call would cost all others.
+        _require_strided(q, k, v)
+        raise
 
 
 def _run_whole(function: Callable[..., Any]) -> None:
@@ -169,6 +184,8 @@ def _attend_in_graph(
 
     if not all(isinstance(tensor, torch.Tensor) for tensor in (q, k, v)):
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
+    if scale is not None and not isinstance(scale, (int, float)):
+        scale = checked_scale(scale)
     if not q.is_meta and torch.is_autocast_enabled(q.device.type):
         q, k, v = _lowered(q, k, v)
     _check_inputs(q, k, v, enable_gqa)
@@ -196,13 +213,19 @@ def _attend(
     layout = layout_of(q, k, v, enable_gqa, _check_inputs)
     if q.is_neg() or k.is_neg() or v.is_neg():
         q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
+    if scale is None:
+        scale = layout.scale
+    elif type(scale) is not float or scale - scale != 0.0:
+        scale = checked_scale(scale)
+    if strict is not False and strict is not True:
+        strict = checked_flag("strict", strict)
     inputs = Inputs(
         q,
         k,
         v,
         None if mask is None else _resolved_mask(mask, q, k),
         score,
-        layout.scale if scale is None else float(scale),
+        scale,
         layout,
     )
     if score is not None and not is_plain_function(score, 5):
@@ -242,6 +265,36 @@ def _lowered(*inputs: torch.Tensor) -> list[torch.Tensor]:
     return [x if x.dtype is torch.float64 else x.to(dtype) for x in inputs]
 
 
+def checked_scale(scale: Any) -> float:
+    """``scale`` as a float.
+
+    Raises:
+        ScaleError: It is no finite number, or a tensor that requires grad.
+    """
+    number = checks.finite_number(scale)
+    if number is not None:
+        return number
+    instead = "Give a finite number, or None for 1 / sqrt(head_dim)."
+    if isinstance(scale, torch.Tensor):
+        instead = (
+            "Give a finite number, or multiply in a score_mod, which passes gradients on and takes "
+            "one factor per head too: lambda score, b, h, q_idx, kv_idx: score * scale[h]."
+        )
+    raise ScaleError(value=scale, instead=instead)
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    """``value`` as a bool.
+
+    Raises:
+        FlagError: It is none.
+    """
+    flag = checks.flag(value)
+    if flag is None:
+        raise FlagError(name=name, value=value)
+    return flag
+
+
 def _class_of(value: Any) -> str:
     if value is None:
         return "None"
@@ -250,6 +303,9 @@ def _class_of(value: Any) -> str:
 
 
 def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:
+    _require_strided(q, k, v)
+    if enable_gqa is not True and enable_gqa is not False:
+        enable_gqa = checked_flag("enable_gqa", enable_gqa)
     if q.dtype is not k.dtype or q.dtype is not v.dtype or q.dtype not in _DTYPES:
         raise InputDTypeError(q=q.dtype, k=k.dtype, v=v.dtype)
     for name, tensor in (("k", k), ("v", v)):
@@ -263,6 +319,22 @@ def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa:
         raise ShapeError(
             problem=what, q=tuple(q.shape), k=tuple(k.shape), v=tuple(v.shape), advice=advice
         )
+
+
+def _require_strided(q: Any, k: Any, v: Any) -> None:
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, torch.Tensor):
+            continue
+        if tensor.is_nested:
+            instead = (
+                "Pack its sequences one after another in a dense tensor, with a mask of documents: "
+                "attnc.interchange.from_cu_seqlens."
+            )
+            raise InputLayoutError(name=name, kind="a nested tensor", instead=instead)
+        if tensor.layout is not torch.strided:
+            kind = f"a tensor of layout {tensor.layout}"
+            instead = "Convert it with .to_dense()."
+            raise InputLayoutError(name=name, kind=kind, instead=instead)
 
 
 def _shape_problem(

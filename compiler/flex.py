@@ -8,14 +8,17 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 
 import torch
 
-from attnc.attend import attend
+from attnc import checks
+from attnc.attend import attend, checked_flag
 from attnc.block_mask import BlockMask, create_block_mask, create_mask
 from attnc.errors import (
     AuxRequestError,
+    AuxRequestTypeError,
     KernelBackendError,
     KernelOptionConflictError,
     KernelOptionError,
     KernelOptionReservedError,
+    KernelOptionsTypeError,
 )
 from attnc.mods import Mod, and_masks, noop_mask, or_masks
 
@@ -128,7 +131,9 @@ def flex_attention(
         KernelOptionConflictError: BACKEND together with the option that it replaced.
         AttncError: As ``attnc.attention``.
     """
-    if kernel_options:
+    if return_lse is not True and return_lse is not False:
+        return_lse = checked_flag("return_lse", return_lse)
+    if kernel_options is not None:
         _check_options(kernel_options)
     if return_lse and return_aux is not None:
         raise AuxRequestError()
@@ -138,8 +143,9 @@ def flex_attention(
             FutureWarning,
             stacklevel=2,
         )
-    wants_lse = return_lse or (return_aux is not None and return_aux.lse)
-    wants_max = return_aux is not None and return_aux.max_scores
+    wants_lse, wants_max = return_lse, False
+    if return_aux is not None:
+        wants_lse, wants_max = _requested(return_aux)
     outputs = attend(
         query,
         key,
@@ -161,16 +167,29 @@ def flex_attention(
     return outputs.out
 
 
+def _requested(aux: Any) -> tuple[bool, bool]:
+    """Whether ``aux`` asks for the log-sum-exp, and for the largest scores."""
+    try:
+        lse, max_scores = aux.lse, aux.max_scores
+    except AttributeError:
+        raise AuxRequestTypeError(value=aux) from None
+    return checked_flag("AuxRequest.lse", lse), checked_flag("AuxRequest.max_scores", max_scores)
+
+
 def _check_options(options: Mapping[str, Any]) -> None:
+    if not isinstance(options, Mapping):
+        raise KernelOptionsTypeError(value=options)
     for name in options:
         if name in _RESERVED_OPTIONS:
             raise KernelOptionReservedError(name=name)
+        if not isinstance(name, str):
+            raise KernelOptionError(name=name, known=", ".join(sorted(_KERNEL_OPTIONS)))
         if name.removeprefix("fwd_").removeprefix("bwd_") not in _KERNEL_OPTIONS:
             raise KernelOptionError(name=name, known=", ".join(sorted(_KERNEL_OPTIONS)))
     if "BACKEND" not in options:
         return
     if options.get("FORCE_USE_FLEX_ATTENTION"):
         raise KernelOptionConflictError()
-    if options["BACKEND"] not in get_args(_Backend):
+    if not checks.one_of(options["BACKEND"], get_args(_Backend)):
         known = ", ".join(map(repr, get_args(_Backend)))
         raise KernelBackendError(backend=options["BACKEND"], known=known)

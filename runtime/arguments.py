@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from attnc.errors import FreedStorageError
 from attnc.ir import DType
 from attnc.run_table import RunTable
 from attnc.runtime.call import BackwardCall, Call
@@ -19,8 +20,8 @@ _WORD = 8  # bytes
 _ARGS = "20q2q6qd3q4q2q2q"
 _N_ARGS = 40
 _WORDS_PER_SLOT = 3
-# What BackwardArgs adds: a tensor, a pointer, three tensors, two pointers.
-_BACKWARD = struct.Struct("=5qq15q2q")
+# What BackwardArgs adds: a tensor, a pointer, three tensors, three pointers.
+_BACKWARD = struct.Struct("=5qq15q3q")
 _NO_TENSOR = (0, 0, 0, 0, 0)
 
 # What a kernel reads of a captured tensor without elements: 0, whatever the index.
@@ -73,16 +74,19 @@ class ArgumentWriter:
         block = self._block()
         address = block.address
         q, k, v, out = call.q, call.k, call.v, call.out
+        q_data, k_data, v_data = q.data_ptr(), k.data_ptr(), v.data_ptr()
+        if not (q_data and k_data and v_data):
+            require_memory(q=q, k=k, v=v)
         n_batch, n_heads, n_queries, _ = q.shape
         kv_batch, kv_heads, n_keys, _ = k.shape
         self._format.pack_into(
             block.memory,
             0,
-            q.data_ptr(),
+            q_data,
             *q.stride(),
-            k.data_ptr(),
+            k_data,
             *k.stride(),
-            v.data_ptr(),
+            v_data,
             *v.stride(),
             out.data_ptr(),
             *out.stride(),
@@ -142,6 +146,13 @@ class ArgumentWriter:
         return ints + [value if is_float else 0.0 for is_float, value in pairs]
 
 
+def require_memory(**tensors: torch.Tensor) -> None:
+    """Raises FreedStorageError if one of the tensors has elements, but no memory."""
+    for name, tensor in tensors.items():
+        if tensor.numel() and not tensor.data_ptr():
+            raise FreedStorageError(name=name, shape=list(tensor.shape))
+
+
 class BackwardBlock(NamedTuple):
     """``BackwardArgs``, and arrays that it points to."""
 
@@ -154,6 +165,10 @@ def backward_block(call: BackwardCall, block: Block) -> BackwardBlock:
     captured = call.grad_captured
     pointers = (ctypes.c_int64 * (len(captured) + 1))(*(grad.data_ptr() for grad in captured))
     sizes = (ctypes.c_int64 * (len(captured) + 1))(*(grad.numel() for grad in captured))
+    stored = call.stored or [False] * len(captured)
+    ways = (ctypes.c_int64 * (len(captured) + 1))(
+        *(_way(grad, is_stored) for grad, is_stored in zip(captured, stored, strict=True))
+    )
     more = _BACKWARD.pack(
         *_tensor_words(call.grad_out),
         0 if call.grad_lse is None else call.grad_lse.data_ptr(),
@@ -162,9 +177,15 @@ def backward_block(call: BackwardCall, block: Block) -> BackwardBlock:
         *_tensor_words(call.grad_v),
         ctypes.addressof(pointers),
         ctypes.addressof(sizes),
+        ctypes.addressof(ways),
     )
     forward = ctypes.string_at(block.address, _N_ARGS * _WORD)
-    return BackwardBlock(forward + more, (pointers, sizes))
+    return BackwardBlock(forward + more, (pointers, sizes, ways))
+
+
+def _way(gradient: torch.Tensor, is_stored: bool) -> int:
+    """The ``Way`` of ``backward.cpp.jinja``."""
+    return 0 if not is_stored else 2 if gradient.itemsize == 2 else 1
 
 
 def _tensor_words(tensor: torch.Tensor | None) -> tuple[int, ...]:

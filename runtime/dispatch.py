@@ -74,8 +74,10 @@ def choose_backend(q: torch.Tensor, backend: str | None) -> Backend:
     Raises:
         BackendError: No such backend, or it cannot run on q's device.
     """
-    name = backend or os.environ.get("ATTNC_BACKEND") or ("triton" if q.is_cuda else "cpu")
-    if name not in _BACKENDS:
+    name = backend
+    if name is None:
+        name = os.environ.get("ATTNC_BACKEND") or ("triton" if q.is_cuda else "cpu")
+    if not isinstance(name, str) or name not in _BACKENDS:
         raise BackendError(backend=name, problem=f"use one of {', '.join(_BACKENDS)}.")
     if name == "cpu" and q.device.type != "cpu":
         raise BackendError(backend=name, problem=f"q is on {q.device}; it runs on CPU tensors.")

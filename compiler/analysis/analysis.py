@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from attnc import checks
 from attnc.analysis.counts import n_pairs_by_kind
 from attnc.analysis.explain import Predicate, why_of
 from attnc.analysis.given import given_by
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from attnc.block_mask import BlockMask
     from attnc.bounds import ClosedForm
     from attnc.cost import Cost
+
+_SIZE = f"give a whole number from 0 to {checks.LONGEST}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,6 +202,10 @@ class Analysis:
 
     def drawn(self, width: int, height: int, b: int = 0, h: int = 0) -> Picture:
         """The lines of ``picture``, and its scale."""
+        for name, size in (("width", width), ("height", height)):
+            if checks.size(size, least=1) is None:
+                raise AnalysisArgumentError(name=name, value=size, problem="it must be positive")
+        self._check_tile(0, 0, b, h, is_group=True)
         return picture_of(self.table, width, height, b, h)
 
     def __str__(self) -> str:
@@ -223,10 +230,19 @@ class Analysis:
             ("b", b, geometry.n_batch),
             ("h", h, geometry.n_heads),
         ):
-            if not 0 <= value < limit:
+            if checks.size(value) is None or not value < limit:
                 raise AnalysisArgumentError(
                     name=name, value=value, problem=f"it must be in range({limit})"
                 )
+
+
+def _checked_size(name: str, value: Any) -> int:
+    size = checks.size(value)
+    if size is not None:
+        return size
+    number = checks.whole_number(value)
+    problem = "it must not be negative" if number is not None and number < 0 else _SIZE
+    raise AnalysisArgumentError(name=name, value=value, problem=problem)
 
 
 def analyze(
@@ -257,15 +273,14 @@ def analyze(
             divide that of the BlockMask.
         BlockMaskLengthError, BlockMaskShapeError: The BlockMask is for other lengths or heads.
     """
-    blocks = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else tuple(BLOCK_SIZE)
-    if len(blocks) != 2 or min(blocks) <= 0:
+    blocks = checks.sizes(BLOCK_SIZE, 2, least=1)
+    if blocks is None:
         raise AnalysisArgumentError(
             name="BLOCK_SIZE", value=BLOCK_SIZE, problem="give one positive number or two"
         )
-    for name, value in (("Q_LEN", Q_LEN), ("KV_LEN", KV_LEN), ("B", B or 0), ("H", H or 0)):
-        if value < 0:
-            raise AnalysisArgumentError(name=name, value=value, problem="it must not be negative")
-    n_batch, n_heads = (1 if n is None else n for n in (B, H))
+    n_batch = _checked_size("B", 1 if B is None else B)
+    n_heads = _checked_size("H", 1 if H is None else H)
+    Q_LEN, KV_LEN = _checked_size("Q_LEN", Q_LEN), _checked_size("KV_LEN", KV_LEN)
     geometry = Geometry(n_batch, n_heads, Q_LEN, KV_LEN, *blocks)
     locations: Mapping[Expr, Location] = {}
     names: Mapping[int, str] = {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch._compile import _disable_dynamo
 
+from attnc import checks
+from attnc.block_mask.arguments import checked_block_size, checked_flag
 from attnc.block_mask.mask import BlockMask
 from attnc.errors import BlockMaskArgumentError, BlockMaskSizeError, MaskDeviceError
 from attnc.mods import Mod, mod_kind, require_kind
@@ -48,6 +49,8 @@ def create_block_mask(
     block_mask = create(mask_mod, (B, H), (Q_LEN, KV_LEN), device, BLOCK_SIZE, separate_full_blocks)
     if not isinstance(dq_kv_order, bool):
         raise BlockMaskArgumentError(problem="dq_kv_order must be a bool here")
+    if checked_flag("compute_dq_write_order", compute_dq_write_order):
+        compute_dq_write_order = True
     if compute_dq_write_order:
         block_mask.add_write_order(descending=dq_kv_order)
         block_mask.dq_kv_order_spt = dq_kv_order
@@ -66,12 +69,10 @@ def _created(
 
     require_kind(mask_mod, "mask_mod", "mask_mod")
     shape = _checked_shape(*n_batch_heads, *lengths)
-    block = (block_size, block_size) if isinstance(block_size, int) else tuple(block_size)
-    if len(block) != 2 or not all(_is_integer(n) and n > 0 for n in block):
-        wanted = "a number above 0 or two of them, (queries, keys)"
-        raise BlockMaskSizeError(name="BLOCK_SIZE", size=block_size, wanted=wanted)
-    block_m, block_n = map(int, block)
-    slots = SlotTable("cpu" if device is None else torch.device(device))
+    block_m, block_n = checked_block_size(block_size)
+    separate_full_blocks = checked_flag("separate_full_blocks", separate_full_blocks)
+    device = _named(device)
+    slots = SlotTable("cpu" if device is None else device)
     expr = simplify(trace_mask(mask_mod, slots).expr)
     table = classify(
         expr,
@@ -104,17 +105,22 @@ def _checked_shape(
         "KV_LEN": KV_LEN,
     }
     for name, size in sizes.items():
-        if not _is_integer(size) or size < 0:
-            raise BlockMaskSizeError(name=name, size=size, wanted="a number of at least 0")
+        if checks.size(size) is None:
+            wanted = "a number of at least 0"
+            if (number := checks.whole_number(size)) is not None and number > checks.LONGEST:
+                wanted = f"one of at most {checks.LONGEST}"
+            raise BlockMaskSizeError(name=name, size=size, wanted=wanted)
     n_batch, n_heads, n_queries, n_keys = map(int, sizes.values())
     return n_batch, n_heads, n_queries, n_keys
 
 
-def _is_integer(size: object) -> bool:
-    """Whether PyTorch takes it for one: an int, one of NumPy, or a tensor of one."""
-    if isinstance(size, torch.Tensor):
-        return size.dim() == 0 and not (size.is_floating_point() or size.is_complex())
-    return isinstance(size, (int, torch.SymInt, np.integer))
+def _named(device: Device) -> torch.device | None:
+    if device is None:
+        return None
+    named = checks.device(device)
+    if named is None:
+        raise MaskDeviceError(device=device, problem="that is no device.")
+    return named
 
 
 def _device(device: Device, slots: SlotTable) -> torch.device:
@@ -160,7 +166,10 @@ def _dense(
     from attnc.evaluate import evaluate
 
     shape = _checked_shape(B, H, Q_LEN, KV_LEN)
-    slots = SlotTable("cpu" if device is None else torch.device(device))
+    device = _named(device)
+    slots = SlotTable("cpu" if device is None else device)
+    if not callable(mod_fn):
+        require_kind(mod_fn, "mask_mod", "mod_fn")
     is_mask = mod_kind(mod_fn) == "mask_mod"
     traced = trace_mask(mod_fn, slots) if is_mask else trace_score(mod_fn, slots)
     at = _device(device, slots)

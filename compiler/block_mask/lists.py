@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attnc.errors import BlockMaskRowsError
+from attnc.errors import BlockMaskArgumentError, BlockMaskRowsError
 from attnc.run_table import Kind, RunTable
 from attnc.runtime.contents import ContentMemory
 
@@ -32,7 +32,8 @@ def dense_of_lists(n_blocks: torch.Tensor, indices: torch.Tensor) -> torch.Tenso
     n_columns = indices.shape[-1]
     places = torch.arange(n_columns, device=indices.device)
     # Places that do not count write to one more column.
-    columns = torch.where(places < n_blocks[..., None], indices, n_columns).long()
+    is_listed = (places < n_blocks[..., None]) & (indices >= 0) & (indices < n_columns)
+    columns = torch.where(is_listed, indices, n_columns).long()
     dense = torch.zeros(
         (*indices.shape[:-1], n_columns + 1), dtype=torch.int32, device=indices.device
     )
@@ -93,7 +94,9 @@ def _table_of_lists(
     for kind, pair in zip((Kind.PARTIAL, Kind.FULL), (lists[:2], lists[2:]), strict=True):
         if not pair:
             continue
-        listed = dense_of_lists(pair[0].detach().cpu(), pair[1].detach().cpu()).numpy()
+        n_blocks, indices = pair[0].detach().cpu(), pair[1].detach().cpu()
+        _require_in_range(n_blocks, indices, "full_" if kind is Kind.FULL else "")
+        listed = dense_of_lists(n_blocks, indices).numpy()
         kinds = np.maximum(kinds, listed.astype(np.int8) * np.int8(kind))
     n_rows, n_columns = kinds.shape[-2:]
     if n_rows < n_q_blocks:
@@ -107,6 +110,26 @@ def _table_of_lists(
         block_m=block_m,
         block_n=block_n,
     )
+
+
+def _require_in_range(n_blocks: torch.Tensor, indices: torch.Tensor, prefix: str) -> None:
+    """Raises BlockMaskArgumentError if a row lists blocks that its mask does not have."""
+    n_columns = indices.shape[-1]
+    wrong = n_blocks[(n_blocks < 0) | (n_blocks > n_columns)]
+    if len(wrong):
+        problem = (
+            f"{prefix}kv_num_blocks holds {int(wrong[0])}, but rows of {prefix}kv_indices have "
+            f"{n_columns} places"
+        )
+        raise BlockMaskArgumentError(problem=problem)
+    listed = indices[torch.arange(n_columns) < n_blocks[..., None]]
+    wrong = listed[(listed < 0) | (listed >= n_columns)]
+    if len(wrong):
+        problem = (
+            f"{prefix}kv_indices lists the block {int(wrong[0])}, but there are blocks 0 to "
+            f"{n_columns - 1} only"
+        )
+        raise BlockMaskArgumentError(problem=problem)
 
 
 def listed_as_pytorch(table: RunTable, separate_full_blocks: bool) -> RunTable:

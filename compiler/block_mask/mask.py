@@ -9,7 +9,15 @@ from typing import Any, Self, TypeVar
 import torch
 from torch.utils._pytree import GetAttrKey
 
-from attnc.block_mask.arguments import check_lists, kept_index
+from attnc import checks
+from attnc.block_mask.arguments import (
+    check_lists,
+    checked_block_size,
+    checked_flag,
+    checked_lengths,
+    kept_index,
+    taken,
+)
 from attnc.block_mask.lists import Pair, dense_of_lists, lists_of_dense
 from attnc.block_mask.pictures import block_pictures
 from attnc.block_mask.storage import KV_LISTS, Q_LISTS, BlockStorage
@@ -18,11 +26,12 @@ from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,
     BlockMaskListsError,
+    MaskDeviceError,
     SlicedMaskModError,
     WriteOrderError,
 )
 from attnc.ir import Expr
-from attnc.mods import Mod, noop_mask
+from attnc.mods import Mod, noop_mask, require_kind
 from attnc.run_table import Kind, RunTable
 
 LARGE_BLOCK = 1 << 30  # PyTorch's "no blocks at all"
@@ -96,12 +105,13 @@ class BlockMask(BlockStorage):
         dq_kv_order_spt: bool | None = None,
     ) -> None:
         check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
+        require_kind(mask_mod, "mask_mod", "mask_mod")
         if (full_q_num_blocks is None) != (full_q_indices is None):
             raise BlockMaskListsError(one="full_q_num_blocks", other="full_q_indices")
         if dq_write_order_full is not None and dq_write_order is None:
             raise BlockMaskArgumentError(problem="dq_write_order_full needs dq_write_order")
-        self._seq_lengths = seq_lengths
-        self._block_size = BLOCK_SIZE
+        self._seq_lengths = checked_lengths(seq_lengths)
+        self._block_size = checked_block_size(BLOCK_SIZE)
         self._mask_mod = mask_mod
         self.dq_write_order = dq_write_order
         self.dq_write_order_full = dq_write_order_full
@@ -166,7 +176,7 @@ class BlockMask(BlockStorage):
             dq_kv_order: See the class; a bool goes to ``dq_kv_order_spt``.
         """
         check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
-        block = (BLOCK_SIZE, BLOCK_SIZE) if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
+        block = checked_block_size(BLOCK_SIZE)
         if seq_lengths is None:
             seq_lengths = (kv_indices.shape[-2] * block[0], kv_indices.shape[-1] * block[1])
         if not isinstance(dq_kv_order, (bool, torch.Tensor, type(None))):
@@ -188,7 +198,7 @@ class BlockMask(BlockStorage):
             dq_kv_order=dq_kv_order if isinstance(dq_kv_order, torch.Tensor) else None,
             dq_kv_order_spt=dq_kv_order if isinstance(dq_kv_order, bool) else None,
         )
-        if compute_q_blocks:
+        if checked_flag("compute_q_blocks", compute_q_blocks):
             for name in Q_LISTS:  # made from the others on first access
                 del block_mask._lists[name]
         return block_mask
@@ -274,11 +284,11 @@ class BlockMask(BlockStorage):
         self._require_no_order("sliced")
         kept = kept_index(index, self.kv_num_blocks.shape)
         full = self.full_kv
+        partial = taken((self.kv_num_blocks, self.kv_indices), kept, index)
+        fulls = [None, None] if full is None else taken(full, kept, index)
         sliced = BlockMask.from_kv_blocks(
-            self.kv_num_blocks[kept],
-            self.kv_indices[kept],
-            None if full is None else full[0][kept],
-            None if full is None else full[1][kept],
+            *partial,
+            *fulls,
             self.BLOCK_SIZE,
             _sliced_mask_mod,
             self.seq_lengths,
@@ -293,6 +303,7 @@ class BlockMask(BlockStorage):
             BlockMaskLengthError: There are no blocks for lengths so long.
         """
         self._require_no_order("adjusted")
+        new_q_len, new_kv_len = checked_lengths((new_q_len, new_kv_len))
         kinds = self.listed_kinds()
         n_rows = -(-new_q_len // self.BLOCK_SIZE[0])
         n_columns = -(-new_kv_len // self.BLOCK_SIZE[1])
@@ -346,9 +357,12 @@ class BlockMask(BlockStorage):
 
     def to(self, device: torch.device | str) -> BlockMask:
         """A copy whose lists are on ``device``; captured tensors of mask_mod stay where they are."""
+        place = checks.device(device)
+        if place is None:
+            raise MaskDeviceError(device=device, problem="that is no device.")
         moved = BlockMask.__new__(BlockMask)
         moved.__dict__.update(self.__dict__)
-        moved._move_lists(torch.device(device))
+        moved._move_lists(place)
         for name in self._TENSOR_ATTRS[8:]:
             tensor = getattr(self, name)
             setattr(moved, name, None if tensor is None else tensor.to(device))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from attnc.block_mask.arguments import check_list, checked_block_size, checked_lengths
 from attnc.block_mask.lists import (
     Pair,
     dense_of_lists,
@@ -20,7 +21,7 @@ from attnc.block_mask.lists import (
     transposed_lists,
 )
 from attnc.ir import Expr
-from attnc.mods import Mod
+from attnc.mods import Mod, require_kind
 from attnc.run_table import Kind, RunTable
 
 KV_LISTS = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
@@ -101,8 +102,9 @@ class BlockStorage:
 
     @seq_lengths.setter
     def seq_lengths(self, seq_lengths: tuple[int, int]) -> None:
+        lengths = checked_lengths(seq_lengths)
         self._leave_table()
-        self._seq_lengths = seq_lengths
+        self._seq_lengths = lengths
 
     @property
     def BLOCK_SIZE(self) -> tuple[int, int]:
@@ -110,8 +112,9 @@ class BlockStorage:
 
     @BLOCK_SIZE.setter
     def BLOCK_SIZE(self, block_size: tuple[int, int]) -> None:
+        block = checked_block_size(block_size)
         self._leave_table()
-        self._block_size = block_size
+        self._block_size = block
 
     @property
     def mask_mod(self) -> Mod:
@@ -119,6 +122,7 @@ class BlockStorage:
 
     @mask_mod.setter
     def mask_mod(self, mask_mod: Mod) -> None:
+        require_kind(mask_mod, "mask_mod", "mask_mod")
         self._mask_mod = mask_mod
         self._frozen_mask = None
 
@@ -163,6 +167,7 @@ class BlockStorage:
         return self._lists[name]
 
     def set_list(self, name: str, value: torch.Tensor | None) -> None:
+        check_list(name, value)
         self._leave_table()
         self._lists = {**self._lists, name: value}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.cost.model import Problem, backward_target, cost_of
 from attnc.cost.record import Cost
 from attnc.errors import AnalysisArgumentError
@@ -42,12 +43,12 @@ def cost_of_analysis(
         ("kv_heads", kv_heads),
         ("n_threads", n_threads),
     ):
-        if value < 1:
+        if checks.size(value, least=1) is None:
             raise AnalysisArgumentError(name=name, value=value, problem="it must be positive")
     if shape[1] % kv_heads:
         problem = f"it must divide the {shape[1]} query heads of the analysis"
         raise AnalysisArgumentError(name="kv_heads", value=kv_heads, problem=problem)
-    if dtype not in _DTYPES:
+    if not checks.one_of(dtype, _DTYPES):
         problem = f"use one of {', '.join(_DTYPES)}"
         raise AnalysisArgumentError(name="dtype", value=dtype, problem=problem)
     slots = SlotTable()
@@ -79,9 +80,9 @@ def cost_of_analysis(
 
 
 def _target(name: str, *, backward: bool) -> Target:
-    if name in GPU_TARGETS:
+    if checks.one_of(name, GPU_TARGETS):
         return GPU_TARGETS[name]
-    if name != "cpu":
+    if not checks.one_of(name, ("cpu",)):
         problem = f"use cpu, {', '.join(GPU_TARGETS)}"
         raise AnalysisArgumentError(name="target", value=name, problem=problem)
     from attnc.runtime.isa import best_isa

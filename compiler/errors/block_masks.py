@@ -17,6 +17,13 @@ class BlockMaskLengthError(AttncError, ValueError):
     )
 
 
+class BlockMaskIndexError(AttncError, IndexError, TypeError):
+    template = (
+        "block_mask[{index}]: {problem}. Its axes are (B, H, blocks of queries), here {sizes}; "
+        "give for each an int, a slice or a tensor of indices."
+    )
+
+
 class BlockMaskShapeError(AttncError, ValueError):
     template = (
         "block_mask has {axis} {mask_size}, but q has {size}. Create it with {axis}={size}, "

@@ -30,6 +30,28 @@ class DimensionsError(ShapeError, NotImplementedError):
     )
 
 
+class InputLayoutError(AttncError, TypeError, NotImplementedError):
+    template = (
+        "{name} is {kind}, whose elements do not lie at even steps in memory, as kernels read them. "
+        "{instead}"
+    )
+
+
+class FreedStorageError(AttncError, RuntimeError):
+    template = (
+        "{name} has the shape {shape}, but its memory was given back (resize_(0) of its storage, "
+        "as sharded parameters do between their uses). Gather it again before the call."
+    )
+
+
+class ScaleError(AttncError, ValueError, TypeError):
+    template = "scale is {value!r}. {instead}"
+
+
+class FlagError(AttncError, TypeError, ValueError):
+    template = "{name} is {value!r}; give True or False."
+
+
 class DeviceError(AttncError, ValueError):
     template = "{what} is on {device}, but q is on {expected}. Move it with .to(q.device)."
 
@@ -60,6 +82,19 @@ class AuxRequestError(AttncError, ValueError):
     template = (
         "return_lse and return_aux both ask for the log-sum-exp. "
         "Use return_aux=AuxRequest(lse=True) alone."
+    )
+
+
+class AuxRequestTypeError(AttncError, TypeError, AttributeError):  # the latter as PyTorch
+    template = (
+        "return_aux is {value!r}. Give AuxRequest(lse=True), AuxRequest(max_scores=True) or None."
+    )
+
+
+class KernelOptionsTypeError(AttncError, TypeError):
+    template = (
+        'kernel_options is {value!r}. Give a dict of options by name, such as {{"BLOCK_M": 64}}, '
+        "or None."
     )
 
 

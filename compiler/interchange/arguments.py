@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.decorator import Kernel
 from attnc.errors import InterchangeArgumentError
+from attnc.errors.base import described
 from attnc.mods import Mod
 
 
@@ -46,21 +48,25 @@ class OuterIndexed:
 
 def wrong(function: str, argument: str, value: Any, problem: str) -> InterchangeArgumentError:
     """That a value of an argument cannot be used; ``problem`` says why, or what to give."""
-    if isinstance(value, torch.Tensor):
-        value = f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    value = described(value)
     return InterchangeArgumentError(
         function=function, argument=argument, value=value, problem=problem
     )
+
+
+def require_flag(function: str, argument: str, value: Any) -> None:
+    """Raises InterchangeArgumentError unless ``value`` is a bool."""
+    if checks.flag(value) is None:
+        raise wrong(function, argument, repr(described(value)), "give True or False")
 
 
 def require_integers(
     function: str, argument: str, value: Any, ranks: tuple[int, ...], axes: str
 ) -> None:
     """Raises InterchangeArgumentError unless ``value`` is a tensor of integers of such a rank."""
-    if isinstance(value, torch.Tensor) and value.dim() in ranks:
-        dtype = value.dtype
-        if not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool):
-            return
+    is_read = isinstance(value, torch.Tensor) and checks.is_readable(value)
+    if is_read and value.dim() in ranks and value.dtype in checks.INTEGERS:
+        return
     if not isinstance(value, torch.Tensor):
-        value = repr(value)
+        value = repr(described(value))
     raise wrong(function, argument, value, f"give a tensor of int32, {axes}")

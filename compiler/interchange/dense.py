@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attnc import checks
 from attnc.block_mask import create_mask
 from attnc.decorator import Kernel
+from attnc.errors.base import described
 from attnc.interchange.arguments import OuterIndexed, made_kernel, wrong
 from attnc.interchange.flashmask import from_flashmask, numbers_of
 from attnc.interchange.runs import Runs, edges_of_flags
@@ -18,6 +20,7 @@ from attnc.interchange.subject import subject_of
 from attnc.mods import Mod
 
 _MAX_ELEMENTS = 1 << 20
+_BIAS_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def from_dense(mask: torch.Tensor) -> Kernel:
@@ -80,8 +83,10 @@ def to_dense(
     Raises:
         InterchangeArgumentError: A size is missing or wrong, or ``dtype`` is another one.
     """
-    if dtype != torch.bool and not dtype.is_floating_point:
+    if dtype != torch.bool and dtype not in _BIAS_DTYPES:
         raise wrong("to_dense", "dtype", dtype, "give torch.bool, or a float dtype for a bias")
+    if device is not None and checks.device(device) is None:
+        raise wrong("to_dense", "device", device, "give a device, such as 'cpu' or 'cuda'")
     subject = subject_of("to_dense", mask, Q_LEN, KV_LEN, B, H)
     sizes = (subject.n_batch, subject.n_heads, subject.n_queries, subject.n_keys)
     place = subject.device if device is None else device
@@ -93,11 +98,11 @@ def to_dense(
 
 
 def _check(mask: Any) -> None:
-    if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool and mask.dim() in (2, 4):
-        return
     problem = "give a tensor of bool, (n_queries, n_keys) or (B, H, n_queries, n_keys)"
-    if not isinstance(mask, torch.Tensor):
-        raise wrong("from_dense", "mask", repr(mask), problem)
+    if not isinstance(mask, torch.Tensor) or not checks.is_readable(mask):
+        raise wrong("from_dense", "mask", repr(described(mask)), problem)
+    if mask.dtype == torch.bool and mask.dim() in (2, 4):
+        return
     if mask.dtype != torch.bool:
         problem += "; of a bias pass `bias == 0`, and the rest of it as a score_mod"
     elif mask.dim() == 3:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from attnc.decorator import Kernel
 from attnc.errors import NotDocumentsError
-from attnc.interchange.arguments import made_kernel, require_integers, wrong
+from attnc.interchange.arguments import made_kernel, require_flag, require_integers, wrong
 from attnc.interchange.runs import Runs, sampled_runs, visible_runs
 from attnc.interchange.subject import Subject, subject_of
 from attnc.mods import Mod
@@ -61,6 +61,7 @@ def from_cu_seqlens(
     Source: ``flash_attn_varlen_func`` of FlashAttention 2.1 and later.
     """
     function = "from_cu_seqlens"
+    require_flag(function, "causal", causal)
     starts_q = _checked(function, "cu_seqlens", cu_seqlens)
     starts_k = starts_q
     if cu_seqlens_k is not None:

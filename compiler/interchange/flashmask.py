@@ -12,9 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from attnc import checks
 from attnc.decorator import Kernel
 from attnc.errors import NotFlashMaskError
-from attnc.interchange.arguments import OuterIndexed, made_kernel, require_integers, wrong
+from attnc.interchange.arguments import (
+    OuterIndexed,
+    made_kernel,
+    require_flag,
+    require_integers,
+    wrong,
+)
 from attnc.interchange.runs import Runs, sampled_runs, visible_runs
 from attnc.interchange.subject import Subject, subject_of
 from attnc.mods import Mod
@@ -62,6 +69,9 @@ def from_flashmask(
         InterchangeArgumentError: They are no such numbers, or the heads do not make groups.
     """
     rows = startend_row_indices
+    require_flag(_FUNCTION, "causal", causal)
+    if n_queries is not None and checks.size(n_queries) is None:
+        raise wrong(_FUNCTION, "n_queries", n_queries, "give a number of 0 or more")
     require_integers(_FUNCTION, "startend_row_indices", rows, (4,), "(B, H, n_keys, 1, 2 or 4)")
     _, heads, n_keys, width = rows.shape
     if width not in ((1, 2) if causal else (2, 4)):
@@ -87,9 +97,11 @@ def _from_flashmask(
 
 
 def _heads_per_number(n_heads: int | None, heads: int) -> int:
+    if n_heads is not None and checks.size(n_heads, least=1) is None:
+        raise wrong(_FUNCTION, "n_heads", n_heads, "give a number of 1 or more")
     if n_heads is None or heads <= 1:
         return 1
-    if n_heads < 1 or n_heads % heads:
+    if n_heads % heads:
         raise wrong(_FUNCTION, "n_heads", n_heads, f"it must be a multiple of the {heads} given")
     return n_heads // heads
 
@@ -137,6 +149,8 @@ def to_flashmask(
         NotFlashMaskError: A key hides more intervals than there are numbers for; it is named.
         InterchangeArgumentError: A size is missing or wrong.
     """
+    if causal is not None:
+        require_flag("to_flashmask", "causal", causal)
     subject = subject_of("to_flashmask", mask, Q_LEN, KV_LEN, B, H)
     columns = subject.transposed()
     # A mask of many runs would have as many tiles to look into: a few keys tell that first.

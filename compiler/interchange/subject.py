@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.block_mask.fixed import as_fixed, as_function
 from attnc.decorator import Kernel
 from attnc.errors import InterchangeArgumentError
@@ -16,8 +17,6 @@ from attnc.ir import KV_IDX, Q_IDX, Expr, IndexName, indices_of, replaced
 from attnc.mods import Mod, require_kind
 from attnc.simplify import simplify
 from attnc.trace import SlotTable, trace_mask
-
-_LONGEST = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -114,11 +113,12 @@ def subject_of(
 
 
 def _size(function: str, name: str, given: int | None, known: int | None) -> int | None:
+    given = number if (number := checks.whole_number(given)) is not None else given
     problem, least = "", 1 if name in "BH" else 0
     if given is None:
         return known
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= _LONGEST:
-        problem = f"it must be a number from {least} to {_LONGEST}"
+    if checks.size(given, least) is None:
+        problem = f"it must be a number from {least} to {checks.LONGEST}"
     elif known is not None and known != given and not (name in "BH" and known == 1):
         problem = f"the block mask was made for {known}"
     if problem:

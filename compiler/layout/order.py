@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.errors import LayoutArgumentError
+from attnc.errors.base import described
 from attnc.mods import Mod, require_kind
 
 
@@ -77,13 +79,21 @@ class Layout:
 
     def arrange(self, x: torch.Tensor) -> torch.Tensor:
         """(B, H, n_tokens, ...) of tokens as (B, H, n_tokens, ...) of places; gradients flow."""
+        self._require_tokens(x)
         order, places = self._on(x.device)
         return _reordered(x, order, places)
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
         """The inverse of ``arrange``."""
+        self._require_tokens(x)
         order, places = self._on(x.device)
         return _reordered(x, places, order)
+
+    def _require_tokens(self, x: Any) -> None:
+        is_strided = isinstance(x, torch.Tensor) and x.layout is torch.strided and not x.is_nested
+        if not is_strided or x.dim() < 3 or x.shape[2] != self.n_tokens:
+            problem = f"give a tensor (B, H, {self.n_tokens}, ...), as the layout has tokens"
+            raise LayoutArgumentError(argument="x", value=shown(x), problem=problem)
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         return self.order.to(device), self.places.to(device)
@@ -191,15 +201,22 @@ def from_order(order: torch.Tensor, name: str = "given order") -> TableLayout:
     """
     is_order = (
         isinstance(order, torch.Tensor)
+        and checks.is_readable(order)
         and order.dim() == 1
-        and not (order.dtype.is_floating_point or order.dtype.is_complex)
+        and order.dtype in checks.INTEGERS
         and torch.equal(order.sort().values.long().cpu(), torch.arange(len(order)))
     )
     if not is_order:
-        got = f"of shape {list(order.shape)}" if isinstance(order, torch.Tensor) else repr(order)
         problem = "it must have each of the numbers 0 to n - 1 once"
-        raise LayoutArgumentError(argument="order", value=got, problem=problem)
+        raise LayoutArgumentError(argument="order", value=shown(order), problem=problem)
     return TableLayout(name, len(order), order.to(torch.int32))
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value that is given for an argument."""
+    if isinstance(value, torch.Tensor) and not value.is_nested:
+        return f"of shape {list(value.shape)}"
+    return repr(described(value))
 
 
 class _Reordered(torch.autograd.Function):

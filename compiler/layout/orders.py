@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.errors import LayoutArgumentError
-from attnc.layout.order import Layout, ShiftedLayout, TableLayout, from_order, strided
+from attnc.layout.order import Layout, ShiftedLayout, TableLayout, from_order, shown, strided
 
 Sizes = int | Sequence[int]
 
@@ -39,19 +41,19 @@ def tiled(
     """
     sizes = _axes(grid)
     tiles = _per_axis("tile", tile, sizes)
-    order = list(range(len(sizes))) if axes is None else list(axes)
-    if sorted(order) != list(range(len(sizes))):
-        problem = f"give each of the axes 0 to {len(sizes) - 1} once"
-        raise LayoutArgumentError(argument="axes", value=axes, problem=problem)
+    order = _order_of_axes(axes, len(sizes))
     name = f"tiles of {' x '.join(map(str, tiles))}"
     if order != sorted(order):
         name += f", axes {', '.join(map(str, order))}"
     strides = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    moves = [shift] * len(sizes) if isinstance(shift, int) else list(shift)
-    if len(moves) != len(sizes):
+    given = checks.items(shift)
+    moves = [
+        checks.whole_number(move) for move in ([shift] * len(sizes) if given is None else given)
+    ]
+    if len(moves) != len(sizes) or None in moves:
         problem = f"give an int for each of the {len(sizes)} axes, or one for all"
-        raise LayoutArgumentError(argument="shift", value=shift, problem=problem)
-    shifts = [move % size for move, size in zip(moves, sizes, strict=True)]
+        raise LayoutArgumentError(argument="shift", value=shown(shift), problem=problem)
+    shifts = [(move or 0) % size for move, size in zip(moves, sizes, strict=True)]
     divides = all(size % cells == 0 for size, cells in zip(sizes, tiles, strict=True))
     if any(shifts):
         name += f", shifted by {' x '.join(map(str, shifts))}"
@@ -81,7 +83,7 @@ def transposed(grid: Sizes, axes: Sequence[int]) -> Layout:
         grid: Sizes of the axes, slowest first.
         axes: Which axis is slowest, next, ..., fastest.
     """
-    layout = tiled(grid, 1, axes)
+    layout = tiled(grid, 1, _order_of_axes(axes, len(_axes(grid))))
     return strided(f"axes {', '.join(map(str, axes))}", layout.modes)  # type: ignore[attr-defined]
 
 
@@ -142,25 +144,42 @@ def sorted_by(ids: torch.Tensor, name: str = "sorted") -> Layout:
         ids: (n,), integers or real numbers.
         name: For people.
     """
-    if not isinstance(ids, torch.Tensor) or ids.dim() != 1:
-        got = f"of shape {list(ids.shape)}" if isinstance(ids, torch.Tensor) else repr(ids)
-        raise LayoutArgumentError(argument="ids", value=got, problem="give a tensor (n,)")
+    if not isinstance(ids, torch.Tensor) or not checks.is_readable(ids) or ids.dim() != 1:
+        raise LayoutArgumentError(argument="ids", value=shown(ids), problem="give a tensor (n,)")
+    if ids.dtype not in checks.REALS:
+        problem = "give integers or real numbers"
+        raise LayoutArgumentError(argument="ids", value=shown(ids), problem=problem)
     return from_order(torch.argsort(ids, stable=True), name)
 
 
 def _axes(grid: Sizes) -> list[int]:
-    sizes = [grid] if isinstance(grid, int) else list(grid)
-    is_wrong = [isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes]
-    if not sizes or any(is_wrong):
+    given = checks.items(grid)
+    sizes = [checks.size(size, least=1) for size in ([grid] if given is None else given)]
+    found = [size for size in sizes if size is not None]
+    if not sizes or len(found) < len(sizes):
         problem = "give the sizes of its axes, slowest first, ints of 1 or more"
-        raise LayoutArgumentError(argument="grid", value=grid, problem=problem)
-    return sizes
+        raise LayoutArgumentError(argument="grid", value=shown(grid), problem=problem)
+    if math.prod(found) > checks.LONGEST:
+        problem = f"it has more than {checks.LONGEST} tokens"
+        raise LayoutArgumentError(argument="grid", value=shown(grid), problem=problem)
+    return found
+
+
+def _order_of_axes(axes: Any, n: int) -> list[int]:
+    """Each of ``n`` axes once; in their own order if None."""
+    if axes is None:
+        return list(range(n))
+    order = [checks.whole_number(axis) for axis in checks.items(axes) or ()]
+    found = [axis for axis in order if axis is not None]
+    if sorted(found) != list(range(n)) or len(order) != n:
+        problem = f"give each of the axes 0 to {n - 1} once"
+        raise LayoutArgumentError(argument="axes", value=shown(axes), problem=problem)
+    return found
 
 
 def _per_axis(argument: str, value: Sizes, axes: list[int]) -> list[int]:
-    sizes = [value] * len(axes) if isinstance(value, int) else list(value)
-    is_wrong = [isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes]
-    if len(sizes) != len(axes) or any(is_wrong):
+    sizes = checks.sizes(value, len(axes), least=1)
+    if sizes is None:
         problem = f"give an int of 1 or more for each of the {len(axes)} axes, or one for all"
-        raise LayoutArgumentError(argument=argument, value=value, problem=problem)
+        raise LayoutArgumentError(argument=argument, value=shown(value), problem=problem)
     return [min(size, length) for size, length in zip(sizes, axes, strict=True)]

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.analysis import analyze
 from attnc.blocks import classify
 from attnc.errors import LayoutArgumentError
 from attnc.ir import TRUE
-from attnc.layout.order import Layout
+from attnc.layout.order import Layout, shown
 from attnc.layout.orders import Sizes, dilated, morton, raster, sorted_by, tiled, transposed
 from attnc.layout.pairs import Pairs, n_elements, pairs_of_some, visible_pairs
 from attnc.mods import require_kind
@@ -94,11 +95,17 @@ def search(
     """
     require_kind(mask, "mask_mod", "mask")
     own = raster(grid)
-    sizes = [grid] if isinstance(grid, int) else list(grid)
+    sizes = checks.items(grid) or [grid]
     if len(sizes) > _MAX_AXES:
         problem = f"give the sizes of 1 to {_MAX_AXES} axes"
-        raise LayoutArgumentError(argument="grid", value=grid, problem=problem)
-    block_m, block_n = (BLOCK_SIZE,) * 2 if isinstance(BLOCK_SIZE, int) else BLOCK_SIZE
+        raise _wrong("grid", grid, problem)
+    blocks = checks.sizes(BLOCK_SIZE, 2, least=1)
+    if blocks is None:
+        raise _wrong("BLOCK_SIZE", BLOCK_SIZE, "give a number of 1 or more, or two")
+    block_m, block_n = blocks
+    for name, size in (("B", B), ("H", H)):
+        if size is not None and checks.size(size, least=1) is None:
+            raise _wrong(name, size, "give a number of 1 or more, or None")
     n = own.n_tokens
     program = build_program(mask, None)
     expr = TRUE if program.mask is None else program.mask
@@ -113,8 +120,13 @@ def search(
         block_n=block_n,
     ).table
     first = Candidate(own, table.n_tiles, table.n_full + table.n_partial, table.n_full)
-    others = list(_orders(sizes, program.tensors) if candidates is None else candidates)
+    given = None if candidates is None else checks.items(candidates)
+    if candidates is not None and given is None:
+        raise _wrong("candidates", candidates, "give a list of Layouts, or None")
+    others = list(_orders(sizes, program.tensors)) if given is None else given
     for other in others:
+        if not isinstance(other, Layout):
+            raise _wrong("candidates", other, "give Layouts, as attnc.layout.tiled makes them")
         if other.n_tokens != n:
             problem = f"{other.name} is of {other.n_tokens} tokens, the grid of {n}"
             raise LayoutArgumentError(argument="candidates", value=other.name, problem=problem)
@@ -131,6 +143,10 @@ def search(
     n_rows = first.n_tiles // max(1, table.n_kv_blocks)
     is_worth_it = first.n_visited - ranked[0].n_visited > _WORTH * n_rows
     return Search(ranked[0].layout if is_worth_it else own, tuple(ranked))
+
+
+def _wrong(argument: str, value: Any, problem: str) -> LayoutArgumentError:
+    return LayoutArgumentError(argument=argument, value=shown(value), problem=problem)
 
 
 def _rank(candidate: Candidate) -> tuple[int, ...]:

@@ -9,8 +9,10 @@ from typing import Any, ParamSpec
 
 import torch
 
+from attnc import checks
 from attnc.decorator import Kernel
 from attnc.errors import LibraryArgumentError
+from attnc.errors.base import described
 from attnc.mods import Mod
 
 P = ParamSpec("P")
@@ -71,9 +73,7 @@ class LibraryKernel(Kernel):
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
-    return repr(value)
+    return str(described(value)) if isinstance(value, torch.Tensor) else repr(described(value))
 
 
 def entry(
@@ -102,8 +102,28 @@ def argument_error(function: str, argument: str, value: Any, problem: str) -> Li
     )
 
 
-def require_sizes(function: str, least: int = 1, **sizes: Any) -> None:
-    """Raises unless every one of ``sizes`` is an int of at least ``least``.
+def require_device(function: str, device: Any) -> None:
+    """Raises unless ``device`` names one, or is None.
+
+    Raises:
+        LibraryArgumentError: It does not.
+    """
+    if device is not None and checks.device(device) is None:
+        raise argument_error(function, "device", device, "give a device, such as 'cpu' or 'cuda'")
+
+
+def require_flag(function: str, argument: str, value: Any) -> None:
+    """Raises unless ``value`` is a bool.
+
+    Raises:
+        LibraryArgumentError: It is not.
+    """
+    if checks.flag(value) is None:
+        raise argument_error(function, argument, value, "give True or False")
+
+
+def require_sizes(function: str, least: int = 1, most: int = checks.LONGEST, **sizes: Any) -> None:
+    """Raises unless every one of ``sizes`` is an int from ``least`` to ``most``.
 
     Raises:
         LibraryArgumentError: The first that is not.
@@ -111,6 +131,8 @@ def require_sizes(function: str, least: int = 1, **sizes: Any) -> None:
     for argument, value in sizes.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise argument_error(function, argument, value, f"give an int of {least} or more")
+        if value > most:
+            raise argument_error(function, argument, value, f"give an int of {most} or less")
 
 
 def require_tensor(
@@ -121,9 +143,9 @@ def require_tensor(
     Raises:
         LibraryArgumentError: It is not; the message says that it should have ``axes``.
     """
-    if isinstance(value, torch.Tensor) and value.dim() in ranks:
+    if isinstance(value, torch.Tensor) and value.layout is torch.strided and value.dim() in ranks:
         is_real = value.dtype.is_floating_point
-        is_integral = not is_real and not value.dtype.is_complex and value.dtype != torch.bool
+        is_integral = value.dtype in checks.INTEGERS
         if is_integral if integers else is_real:
             return
     kind = "integers" if integers else "real numbers"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.errors import LibraryArgumentError
 from attnc.library.entry import argument_error, entry, require_sizes
 from attnc.mods import Mod
@@ -215,16 +216,19 @@ def _along(axes: Sequence[int], number: int, index: Any) -> Any:
 
 
 def _grid(name: str, grid: Any) -> list[int]:
-    sizes = list(grid) if isinstance(grid, Sequence) else [grid]
+    sizes = checks.items(grid) or [grid]
     if not 1 <= len(sizes) <= _MAX_AXES:
         raise argument_error(name, "grid", grid, f"give the sizes of 1 to {_MAX_AXES} axes")
     for size in sizes:
         require_sizes(name, grid=size)
+    if math.prod(sizes) > checks.LONGEST:
+        raise argument_error(name, "grid", grid, f"it has more than {checks.LONGEST} cells")
     return sizes
 
 
 def _per_axis(name: str, argument: str, value: Any, axes: list[int], least: int = 1) -> list[int]:
-    values = list(value) if isinstance(value, Sequence) else [value] * len(axes)
+    given = checks.items(value)
+    values = [value] * len(axes) if given is None else given
     if len(values) != len(axes):
         raise _one_per_axis(name, argument, value, axes)
     for each in values:

@@ -7,10 +7,18 @@ from typing import Any
 
 import torch
 
-from attnc.library.entry import argument_error, entry, require_sizes, require_tensor
+from attnc import checks
+from attnc.library.entry import (
+    argument_error,
+    entry,
+    require_device,
+    require_sizes,
+    require_tensor,
+)
 from attnc.mods import Mod
 
 _FAMILY = "packing"
+_MAX_CONTEXT = 1 << 26  # two numbers are kept for each
 
 
 @entry(
@@ -57,6 +65,8 @@ def shared_prefix(ids: torch.Tensor, prefix: int = 0) -> Mod:
         prefix: Number of the document that all share, as a prompt with many answers.
     """
     require_tensor("shared_prefix", "ids", ids, (1,), "(n,)", integers=True)
+    if checks.whole_number(prefix) is None:
+        raise argument_error("shared_prefix", "prefix", prefix, "give the number of a document")
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return (ids[kv_idx] == prefix) | (ids[q_idx] == ids[kv_idx])
@@ -83,8 +93,11 @@ def tree(
         n_context: Keys before the tree, seen by all: query i is key ``n_context + i``.
         device: Of q, k and v.
     """
-    numbers = parents.tolist() if isinstance(parents, torch.Tensor) else list(parents)
-    require_sizes("tree", 0, n_context=n_context)
+    numbers = checks.items(parents)
+    if numbers is None or any(checks.whole_number(parent) is None for parent in numbers):
+        raise argument_error("tree", "parents", parents, "give an int for each node")
+    require_sizes("tree", 0, _MAX_CONTEXT, n_context=n_context)
+    require_device("tree", device)
     for node, parent in enumerate(numbers):
         if not -1 <= parent < node:
             raise argument_error(

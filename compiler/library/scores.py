@@ -8,10 +8,20 @@ from typing import Any
 
 import torch
 
-from attnc.library.entry import argument_error, entry, require_sizes, require_tensor
+from attnc import checks
+from attnc.library.entry import (
+    argument_error,
+    entry,
+    require_device,
+    require_flag,
+    require_sizes,
+    require_tensor,
+)
 from attnc.mods import Mod
 
 _FAMILY = "scores"
+_MAX_HEADS = 1 << 16
+_MAX_DISTANCE = 1 << 24  # t5_bias has a table of them
 
 
 def alibi_slopes(n_heads: int, device: torch.device | str | None = None) -> torch.Tensor:
@@ -22,7 +32,8 @@ def alibi_slopes(n_heads: int, device: torch.device | str | None = None) -> torc
 
     Source: Press et al. 2021, arXiv:2108.12409, and its released code.
     """
-    require_sizes("alibi_slopes", n_heads=n_heads)
+    require_sizes("alibi_slopes", most=_MAX_HEADS, n_heads=n_heads)
+    require_device("alibi_slopes", device)
     lower = 2 ** int(math.log2(n_heads))
     slopes = [2 ** (-8 * (head + 1) / lower) for head in range(lower)]
     slopes += [2 ** (-8 * (head + 0.5) / lower) for head in range(n_heads - lower)]
@@ -117,9 +128,10 @@ def relative_bias_2d(table: torch.Tensor, grid: Sequence[int]) -> Mod:
     """
     name = "relative_bias_2d"
     require_tensor(name, "table", table, (3,), "(H, 2 * rows - 1, 2 * columns - 1)", integers=False)
-    if len(grid) != 2:
+    sizes = checks.items(grid) or ()
+    if len(sizes) != 2:
         raise argument_error(name, "grid", grid, "give (rows, columns)")
-    rows, columns = grid
+    rows, columns = sizes
     require_sizes(name, rows=rows, columns=columns)
     down, right = table.shape[1] // 2, table.shape[2] // 2
 
@@ -147,9 +159,14 @@ def t5_bias(table: torch.Tensor, *, bidirectional: bool = True, max_distance: in
         max_distance: From here on all distances share the last bucket.
     """
     require_tensor("t5_bias", "table", table, (2,), "(n_buckets, H)", integers=False)
+    require_flag("t5_bias", "bidirectional", bidirectional)
     n_buckets = table.shape[0] // 2 if bidirectional else table.shape[0]
     n_exact = n_buckets // 2
-    require_sizes("t5_bias", n_exact + 1, max_distance=max_distance)
+    if n_exact < 1:
+        raise argument_error(
+            "t5_bias", "table", table, "give at least 2 buckets, 4 if bidirectional"
+        )
+    require_sizes("t5_bias", n_exact + 1, _MAX_DISTANCE, max_distance=max_distance)
     steps = torch.arange(n_exact, max_distance + 1, dtype=torch.float32)
     far = torch.log(steps / n_exact) / math.log(max_distance / n_exact) * (n_buckets - n_exact)
     near = torch.arange(n_exact)

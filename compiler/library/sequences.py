@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from attnc.library.entry import entry, require_sizes, require_tensor
+from attnc import checks
+from attnc.library.entry import argument_error, entry, require_sizes, require_tensor
 from attnc.mods import Mod
 
 _FAMILY = "sequences"
@@ -25,6 +26,8 @@ def causal(offset: int = 0) -> Mod:
         offset: Of positions of queries in those of keys: ``n_keys - n_queries`` where the last
             query belongs to the last key, as in decoding.
     """
+    if checks.whole_number(offset) is None:
+        raise argument_error("causal", "offset", offset, "give an int")
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return q_idx + offset >= kv_idx

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from attnc import checks
 from attnc.block_mask import BlockMask
 from attnc.block_mask.fixed import listed_mod
 from attnc.block_mask.mask import is_sliced
@@ -113,8 +114,10 @@ class Question:
         n_keys = self._size("KV_LEN", given.KV_LEN, [keys for _, keys in lengths], n_queries)
         n_batch = self._size("B", given.B, [shape[-2] for shape in shapes if shape[-2] > 1], 1)
         n_heads = self._size("H", given.H, [shape[-1] for shape in shapes if shape[-1] > 1], 1)
-        if given.budget < 0:
-            raise self.wrong("budget", given.budget, "it must not be negative")
+        budget = checks.whole_number(given.budget)
+        if budget is None or budget < 0:
+            problem = "give a number of pairs" if budget is None else "it must not be negative"
+            raise self.wrong("budget", given.budget, problem)
         facts = Facts(tuple(self.slots.tensors))
         return Domain(n_batch, n_heads, n_queries, n_keys, facts, is_fixed=bool(self.block_masks))
 
@@ -122,6 +125,8 @@ class Question:
         self, name: str, given: int | None, known: list[int], default: int | None = None
     ) -> int:
         """The size given, or that of the block masks, or the default."""
+        if given is not None and checks.whole_number(given) is None:
+            raise self.wrong(name, given, f"it must be from 0 to {LONGEST}")
         for size in known:
             if given not in (None, size):
                 raise self.wrong(name, given, f"the block mask was made for {size}")
@@ -129,6 +134,7 @@ class Question:
         value = default if given is None else given
         if value is None:
             raise self.wrong(name, None, "only a block mask knows its lengths; give a number")
+        value = int(value)
         if not 0 <= value <= LONGEST:
             raise self.wrong(name, value, f"it must be from 0 to {LONGEST}")
         return value

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from attnc import checks
 from attnc.analysis import Analysis, analyze, captured_names
 from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
@@ -95,7 +96,8 @@ class Inspection:
         if dtype is None:
             dtype = "float32" if isinstance(machine, CpuTarget) else "bfloat16"
         require_known("dtype", dtype, DTYPES)
-        if len(shape) != 5 or min(shape) < 1:
+        numbers = checks.items(shape) or ()
+        if len(numbers) != 5 or any(checks.size(number, least=1) is None for number in numbers):
             problem = "give five positive numbers: B, H, n_queries, n_keys, head_dim."
             raise InspectionOptionError(option="shape", value=shape, problem=problem)
         mask, score = _roles(mod)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from attnc import checks
 from attnc.errors import InspectionOptionError
 from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
 
@@ -21,7 +22,7 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def require_known(option: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
+    if not checks.one_of(value, known):
         problem = f"use one of {', '.join(known)}."
         raise InspectionOptionError(option=option, value=value, problem=problem)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from attnc.errors import UnsupportedDTypeError
+from attnc.errors import FreedStorageError, UnsupportedDTypeError
 from attnc.ir import DType, SlotType
 from attnc.trace.location import user_location
 
@@ -35,6 +35,7 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     FLOAT32: torch.float32,
     FLOAT64: torch.float64,
 }
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 #: Storage dtype -> its short name.
 _NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in LOAD_DTYPES}
 
@@ -92,6 +93,8 @@ class SlotTable:
             stored = f"dtype {tensor.dtype} and layout {tensor.layout}"
             raise _unreadable(stored, "Convert it with .to_dense().")
         load_dtype(tensor.dtype)
+        if type(tensor) in _PLAIN and tensor.is_cpu and _is_freed(tensor):
+            raise FreedStorageError(name="a captured tensor", shape=list(tensor.shape))
         # A view may negate when it is read, as z.conj().imag; dynamo does not know the question.
         if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
             tensor = tensor.resolve_neg()
@@ -106,6 +109,15 @@ class SlotTable:
         """Takes every tensor out."""
         self.tensors.clear()
         self.types.clear()
+
+
+def _is_freed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor with elements has no memory; to read it would end the process."""
+    if torch.compiler.is_dynamo_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
+        tensor
+    ):
+        return False
+    return not tensor.data_ptr() and tensor.numel() > 0
 
 
 def _is_same_view(a: torch.Tensor, b: torch.Tensor) -> bool:

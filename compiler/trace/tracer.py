@@ -23,6 +23,7 @@ from attnc.errors import (
     InPlaceOperationError,
     ModCallError,
     ModReturnError,
+    UnsupportedOperationError,
 )
 from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
 from attnc.printer import format_expr
@@ -171,6 +172,8 @@ def _run(
     except TypeError as error:
         if "__array_ufunc__" in str(error):  # np.exp(q_idx): NumPy itself refuses
             raise _numpy_function(error) from error
+        if not isinstance(error, AttncError) and ("Symbol" in str(error) or "'Row'" in str(error)):
+            raise _foreign_operand(error) from error
         raise _signature_error(fn, kind, args, error) from error
     return (result if type(result) is Symbol else context.value(result)), locations
 
@@ -211,6 +214,20 @@ def _signature_error(fn: Any, kind: str, args: tuple[Any, ...], error: TypeError
         else:
             return error
     return ModCallError(name=_name(fn), kind=kind, call=call, reason=reason)
+
+
+def _foreign_operand(error: TypeError) -> UnsupportedOperationError:
+    """Python's error about a value of the user's that meets a symbol, in words of the user's."""
+    location = raised_at(error)
+    text = (
+        str(error).replace("'Symbol'", "an index or a score").replace("'Row'", "a row of a tensor")
+    )
+    return UnsupportedOperationError(
+        location=location,
+        source=location.source,
+        operation=f"what Python cannot do ({text})",
+        instead="Use numbers, bools, tensors and what is computed from them.",
+    )
 
 
 def _numpy_function(error: TypeError) -> ConcreteValueError:
