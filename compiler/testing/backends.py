@@ -23,4 +23,6 @@ def available_backends(device: str = "cpu") -> tuple[str, ...]:
 
 def what_is_missing(backend: str) -> str:
     """What ``backend`` needs to run on CPU tensors."""
-    return "a C++ compiler" if backend == "cpu" else "TRITON_INTERPRET=1 in the environment"
+    if backend == "cpu":
+        return "a C++ compiler"
+    return "a GPU, or TRITON_INTERPRET=1 in the environment"
