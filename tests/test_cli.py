@@ -410,6 +410,29 @@ def test_check_fails_with_a_counterexample(folder: Path) -> None:
     assert "Traceback" not in result.output
 
 
+def test_check_lists_laws_and_properties(folder: Path) -> None:
+    """Laws are chosen and left out by name; each has a line that says how often it was examined."""
+    options = ("--laws", "no-gradients,no-empty-rows", "--no-gradients", "--properties", "causal")
+    result = invoke("check", "masks.py:window", "--examples", "2", *options)
+
+    assert result.exit_code == 0, result.output
+    lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines()[1:])
+    assert lines["causal"].startswith("proved (")
+    assert lines["forward"] == "2 examples"
+    assert not {"gradients", "empty-rows"} & lines.keys()
+
+
+def test_check_names_the_laws_there_are(folder: Path) -> None:
+    """A law, property or dtype that does not exist is one clear line: exit code 2."""
+    assert "--laws 'foward': use one of total, " in mistake(
+        "check", "masks.py:window", "--laws", "foward"
+    )
+    assert "--properties 'even': use one of causal" in mistake(
+        "check", "masks.py:window", "--properties", "even"
+    )
+    assert "--dtypes 'float8'" in mistake("check", "masks.py:window", "--dtypes", "float8")
+
+
 def test_check_reports_what_is_wrong_with_the_expected_function(folder: Path) -> None:
     """The second function may be of the other kind, or raise: one line under its own name."""
     expected = ("check", "masks.py:window", "--backend", "cpu", "--expected")

@@ -218,14 +218,40 @@ def check(
         int, typer.Option(help="Random shapes and inputs to try at the most", min=1)
     ] = 25,
     backend: Annotated[str | None, typer.Option(help="cpu or triton", show_default=False)] = None,
+    laws: Annotated[
+        str | None,
+        typer.Option(
+            help="Laws to examine, with commas; no-NAME leaves one out",
+            metavar="NAMES",
+            show_default=False,
+        ),
+    ] = None,
+    properties: Annotated[
+        str | None,
+        typer.Option(
+            help="What the function promises: causal, rows-nonempty, symmetric, monotone, "
+            "in-bounds, equivariant-heads, equivariant-batch",
+            metavar="NAMES",
+            show_default=False,
+        ),
+    ] = None,
+    dtypes: Annotated[
+        str, typer.Option(help="Of q, k, v: float32, bfloat16, float16, float64", metavar="NAMES")
+    ] = "float32",
+    gradients: Annotated[bool, typer.Option(help="Examine the backward pass")] = True,
+    seed: Annotated[
+        int | None, typer.Option(help="Choose other random inputs", show_default=False)
+    ] = None,
 ) -> None:
-    """Test a function's kernel against dense attention on random shapes and inputs.
+    """Test a function and its kernels by laws, on random shapes and inputs.
 
-    Exit code 1 where they differ, with a counterexample that can be pasted.
+    Kernels of both passes against dense attention in float64, tiles, empty rows, and more. Exit
+    code 1 where a law is broken, with a counterexample that can be pasted.
     """
-    from attnc.cli.check import run
+    from attnc.cli.check import Options, run
 
-    raise typer.Exit(run(target, expr, expected, examples, backend))
+    options = Options(expected, examples, backend, laws, properties, dtypes, gradients, seed)
+    raise typer.Exit(run(target, expr, options))
 
 
 @app.command()

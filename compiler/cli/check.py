@@ -2,65 +2,117 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from attnc.cli.console import is_terminal, write
 from attnc.cli.options import of_user_code, require_choice
 from attnc.cli.target import load_target
-from attnc.errors import CheckFailedError, OptionValueError
+from attnc.errors import CheckFailedError, LawNameError, OptionValueError
 from attnc.mods import Mod, mod_kind, require_kind
 from attnc.trace.location import call_mod
 
+if TYPE_CHECKING:
+    from attnc.testing import CheckReport
 
-def run(
-    target: str | None,
-    expression: str | None,
-    expected: str | None,
-    examples: int,
-    backend: str | None,
-) -> int:
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was typed; ``laws``, ``properties`` and ``dtypes`` have commas between names."""
+
+    expected: str | None = None
+    examples: int = 25
+    backend: str | None = None
+    laws: str | None = None
+    properties: str | None = None
+    dtypes: str = "float32"
+    gradients: bool = True
+    seed: int | None = None
+
+
+def run(target: str | None, expression: str | None, options: Options) -> int:
     """Checks the function and prints what was found: 0, or 1 with a counterexample."""
-    if backend is not None:
-        require_choice("--backend", backend, ("cpu", "triton"))
+    if options.backend is not None:
+        require_choice("--backend", options.backend, ("cpu", "triton"))
+    dtypes = [name.strip() for name in options.dtypes.split(",")]
+    for dtype in dtypes:
+        require_choice("--dtypes", dtype, _DTYPES)
     mod = load_target(target, expression)
+    expected = options.expected
     wanted = None if expected is None else _expected(expected, mod)
     # Imported late: hypothesis takes half a second, and is not needed to report a wrong target.
     try:
         from attnc.testing import check
-        from attnc.testing.checking import available_backends
+        from attnc.testing.laws import chosen_laws
     except ModuleNotFoundError as error:
         problem = "hypothesis is not installed. Run `pip install hypothesis`."
         raise OptionValueError(option="check", value=target or "--expr", problem=problem) from error
-    here = available_backends()
-    if backend is not None and backend not in here:
-        wants = "a C++ compiler" if backend == "cpu" else "TRITON_INTERPRET=1 in the environment"
-        problem = f"it needs {wants}."
-        raise OptionValueError(option="--backend", value=backend, problem=problem)
-    backends = here if backend is None else (backend,)
-    with _status(f"checking on {examples} random inputs"):
-        try:
-            report = of_user_code(
-                target or "--expr",
-                lambda: check(mod, expected=wanted, examples=examples, backends=backends),
-            )
-        except CheckFailedError as error:
-            failure = str(error)
-        else:
-            failure = ""
+    properties = () if options.properties is None else options.properties
+    try:
+        chosen_laws(options.laws, properties)
+    except LawNameError as error:
+        option, known = f"--{error.fields['argument']}", error.fields["known"]
+        problem = f"use one of {known}."
+        raise OptionValueError(
+            option=option, value=error.fields["name"], problem=problem
+        ) from error
+    name = target or "--expr"
+    with _status(f"checking on {options.examples} random inputs"):
+        found, failure = _outcome(
+            name,
+            lambda: check(
+                mod,
+                expected=wanted,
+                laws=options.laws,
+                properties=properties,
+                examples=options.examples,
+                backends=_backends(options.backend),
+                dtypes=dtypes,
+                gradients=options.gradients,
+                seed=options.seed,
+            ),
+        )
     if failure:
-        write(failure.rstrip())
-        return 1
-    write(str(replace(report, name=target or "--expr")))
-    return 0
+        write(f"{failure.rstrip()}\n")
+    write(f"{replace(found, name=name)}\n{found.table()}")
+    return 1 if failure else 0
+
+
+def _outcome(name: str, checked: Callable[[], CheckReport]) -> tuple[CheckReport, str]:
+    """What was examined, and what was found, if anything."""
+    try:
+        return of_user_code(name, checked), ""
+    except CheckFailedError as error:
+        return error.fields["report"], str(error)
+
+
+def _backends(asked: str | None) -> tuple[str, ...]:
+    from attnc.testing.backends import available_backends, what_is_missing
+
+    here = available_backends()
+    if asked is None:
+        return here
+    if asked not in here:
+        problem = f"it needs {what_is_missing(asked)}."
+        raise OptionValueError(option="--backend", value=asked, problem=problem)
+    return (asked,)
 
 
 def _expected(target: str, mod: Mod) -> Mod:
     """The second function, whose errors are reported under its own name."""
     wanted = load_target(target, None)
     require_kind(wanted, mod_kind(mod), "--expected")
-    return lambda *args: of_user_code(target, lambda: call_mod(wanted, args))
+
+    def expected(*args: Any) -> Any:
+        return of_user_code(target, lambda: call_mod(wanted, args))
+
+    # What is printed to reproduce a failure names the function itself.
+    expected.__wrapped__ = wanted  # type: ignore[attr-defined]
+    return expected
 
 
 def _status(text: str) -> AbstractContextManager[Any]:

@@ -48,7 +48,7 @@ class Script:
         except _NoTextError:
             lines, self.names, self.taken = mark[0], mark[1], mark[2]
             del self.lines[lines:]
-        fn = getattr(value, "fn", value)
+        fn = inspect.unwrap(getattr(value, "fn", value))
         own = getattr(fn, "__name__", "")
         known = own if own.isidentifier() else name
         code = getattr(fn, "__code__", None)
@@ -57,6 +57,8 @@ class Script:
         return known
 
     def _defined(self, value: Any, name: str) -> str:
+        if isinstance(value, FunctionType):
+            value = inspect.unwrap(value)
         if id(value) in self.names:
             return self.names[id(value)]
         if isinstance(value, MaskRecipe | ScoreRecipe):
