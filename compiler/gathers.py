@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attnc.ir import (
+    KV_IDX,
+    Q_IDX,
     Binary,
     BinaryOp,
     Cast,
@@ -22,6 +24,7 @@ from attnc.ir import (
     Score,
     Unary,
     UnaryOp,
+    level_of,
     walk,
 )
 
@@ -42,6 +45,20 @@ def run_of(indices: Sequence[Expr]) -> tuple[int, ...] | None:
             return None
         found.append(slope)
     return tuple(found) if any(found) else None
+
+
+def tile_of(indices: Sequence[Expr]) -> tuple[int, int] | None:
+    """The dimensions of q_idx and kv_idx, each an index itself, where all others are uniform.
+
+    Where the elements of a row of pairs lie far apart, those of a column may follow each other.
+    """
+    places = [[n for n, index in enumerate(indices) if index is x] for x in (Q_IDX, KV_IDX)]
+    if [len(found) for found in places] != [1, 1]:
+        return None
+    (q_at,), (kv_at,) = places
+    others = [index for n, index in enumerate(indices) if n not in (q_at, kv_at)]
+    is_tile = all(level_of(index) is Level.UNIFORM for index in others)
+    return (q_at, kv_at) if is_tile else None
 
 
 def _slopes_in_keys(roots: Sequence[Expr]) -> dict[Expr, int | None]:

@@ -15,6 +15,7 @@ from attnc.ir import (
     KV_IDX,
     Q_IDX,
     Expr,
+    Index,
     IndexName,
     Level,
     Reduce,
@@ -63,6 +64,18 @@ def is_owned(scatter: Scatter, coordinate: IndexName) -> bool:
     """Whether different ``coordinate`` (B or H) never read one element: it is itself an index."""
     leaf = B_IDX if coordinate is IndexName.B else H_IDX
     return any(index is leaf for index in scatter.indices)
+
+
+def coordinates_of(scatter: Scatter) -> tuple[IndexName, ...] | None:
+    """The coordinates that the indices are, where no two (h, q_idx, kv_idx) read one element.
+
+    So each element that is read has one summand per batch, or one at all where B is among them.
+    """
+    names = tuple(index.name for index in scatter.indices if isinstance(index, Index))
+    is_one_to_one = len(names) == len(scatter.indices) == len(set(names))
+    if scatter.rows or not is_one_to_one:
+        return None
+    return names if {IndexName.H, IndexName.Q, IndexName.KV} <= set(names) else None
 
 
 def _depends_on_difference(expr: Expr) -> bool:

@@ -48,6 +48,8 @@ class BackwardCall(NamedTuple):
         grad_q, grad_k, grad_v: Written, in the dtype of q, any strides; or None where not wanted.
         grad_captured: Written: gradients of the captured tensors of ``Wanted.captured``, in their
             shapes, contiguous, in the dtype of accumulation.
+        stored: Which of these are 0 before, with no two pairs that add to one element: a kernel for
+            CPUs stores them, and takes 16-bit ones where the captured tensor is one.
     """
 
     forward: Call
@@ -57,6 +59,7 @@ class BackwardCall(NamedTuple):
     grad_k: torch.Tensor | None
     grad_v: torch.Tensor | None
     grad_captured: Sequence[torch.Tensor] = ()
+    stored: Sequence[bool] = ()
 
 
 class CompiledKernel(Protocol):

@@ -7,13 +7,18 @@ from functools import lru_cache
 
 import torch
 
-from attnc.ir import Expr, Gather, reads_score
+from attnc.ir import Expr, Gather, IndexName, reads_score
 from attnc.plan import Wanted
 from attnc.runtime.call import BackwardCall, Call
+from attnc.runtime.cleared import cleared
 from attnc.runtime.composed import Attention, composed_gradients, derivative_of
 from attnc.runtime.dispatch import TracedProgram, captured_on_device, needs_wide_index
 from attnc.runtime.front import Backend, entry_for, table_for
 from attnc.runtime.layout import layout_of
+from attnc.scatter import coordinates_of
+
+# Elements of a gradient that does not fit the caches.
+_LARGE = 1 << 20
 
 
 @lru_cache(maxsize=1024)
@@ -117,8 +122,11 @@ def gradients(
     table = None
     if entry.kernel.uses_table:
         table = table_for(entry, given, tensors, layout.lengths)
+    stored = _stored(program, wanted, tensors, layout.lengths) if backend == "cpu" else ()
     by_captured = tuple(
-        torch.empty(tensors[slot].shape, dtype=lse.dtype, device=q.device)
+        cleared(tensors[slot].shape, _stored_dtype(tensors[slot].dtype, lse.dtype))
+        if slot in stored
+        else torch.empty(tensors[slot].shape, dtype=lse.dtype, device=q.device)
         for slot in wanted.captured
     )
     entry.kernel.run_backward(
@@ -130,12 +138,41 @@ def gradients(
             found[1] if wanted.key else None,
             found[2] if wanted.value else None,
             by_captured,
+            [slot in stored for slot in wanted.captured],
         )
     )
     for slot, gradient in zip(wanted.captured, by_captured, strict=True):
         tensor = program.tensors[slot]
         found[3 + slot] = gradient.to(tensor.device, tensor.dtype)
     return found
+
+
+def _stored(
+    program: TracedProgram,
+    wanted: Wanted,
+    tensors: Sequence[torch.Tensor],
+    lengths: tuple[int, int, int, int],
+) -> frozenset[int]:
+    """Slots of large tensors of which no two pairs read one element, out of range neither."""
+    if program.score is None or not wanted.captured:
+        return frozenset()
+    extents = dict(zip((IndexName.B, IndexName.H, IndexName.Q, IndexName.KV), lengths, strict=True))
+    scatters = derivative_of(program.score, wanted.captured).captured
+    by_slot = {slot: [s for s in scatters if s.slot == slot] for slot in wanted.captured}
+    found = set()
+    for slot, (scatter, *more) in by_slot.items():
+        coordinates = coordinates_of(scatter)
+        if more or coordinates is None or tensors[slot].numel() < _LARGE:
+            continue
+        sizes = dict(zip(coordinates, tensors[slot].shape, strict=True))
+        if all(sizes.get(name, 1) >= extent for name, extent in extents.items()):
+            found.add(slot)
+    return frozenset(found)
+
+
+def _stored_dtype(dtype: torch.dtype, accumulated: torch.dtype) -> torch.dtype:
+    is_short = dtype.itemsize == 2 and accumulated is torch.float32
+    return dtype if is_short else accumulated
 
 
 def empty_gradient(x: torch.Tensor, number: int) -> torch.Tensor:

@@ -183,14 +183,19 @@ class _Backward:
             None if gradient is None else torch.zeros(gradient.shape, dtype=kernel.dtype)
             for gradient in (call.grad_q, call.grad_k, call.grad_v)
         )
-        self.captured = [gradient.zero_() for gradient in call.grad_captured]
+        self.captured = [torch.zeros_like(x, dtype=kernel.dtype) for x in call.grad_captured]
 
     def run(self) -> None:
         for b, h, q_block in self.kernel._q_blocks(self.forward):
             for region in self.kernel.regions(self.forward, b, h, q_block):
                 self.add(region)
         call = self.call
-        sums = ((call.grad_q, self.grad_q), (call.grad_k, self.grad_k), (call.grad_v, self.grad_v))
+        sums = (
+            (call.grad_q, self.grad_q),
+            (call.grad_k, self.grad_k),
+            (call.grad_v, self.grad_v),
+            *zip(call.grad_captured, self.captured, strict=True),
+        )
         for gradient, total in sums:
             if gradient is not None and total is not None:
                 gradient.copy_(total)

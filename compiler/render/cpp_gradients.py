@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attnc.ir import Const
+from attnc.ir import Const, DType
 from attnc.plan import Accumulation, Plan
 from attnc.render.cpp_expressions import STORAGE_TYPES, placed
 from attnc.render.cpp_loops import Elements, LoopText, PlaceText, loop_text
@@ -28,7 +28,8 @@ class AccumulationText:
     tensor: int  # number of the gradient
     storage: str  # of the captured tensor
     reduction: str
-    is_stored: bool  # where the call allows it
+    is_stored: bool  # where the call allows it,
+    is_rounded: bool  # perhaps in 16 bits
     contribution: LoopText | None
     place: LoopText | None
     element: PlaceText | None
@@ -94,6 +95,8 @@ def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:
     strides = [
         " * ".join(f"(int64_t){size}" for size in sizes[n + 1 :]) or "1" for n in range(len(sizes))
     ]
+    is_short = spec.slots[slot].storage in ("float16", "bfloat16")
+    is_short &= spec.float_dtype is DType.FLOAT32
     contribution = at = element = direct = None
     if accumulation.rows:
         # The factor comes first among the parts, but last in the text.
@@ -126,6 +129,7 @@ def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:
         storage=STORAGE_TYPES[spec.slots[slot].storage],
         reduction=accumulation.reduction.name,
         is_stored=accumulation.coordinates is not None,
+        is_rounded=accumulation.coordinates is not None and is_short,
         contribution=contribution,
         place=at,
         element=element,
