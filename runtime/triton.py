@@ -6,6 +6,7 @@ variable decides what Triton's own library functions are.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,14 @@ from attnc.target import INTERPRETER
 
 _kernels: dict[str, TritonKernel] = {}
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -23,6 +24,14 @@ _tables: OrderedDict[tuple[int, bool, torch.device], tuple[RunTable, tuple[Any, 
 )
 _lock = threading.Lock()
 _launch_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _lock, _launch_lock
+    _lock, _launch_lock = threading.Lock(), threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,9 @@ class Launcher:
         if n_programs == 0:
             return
         if self.is_interpreted:
-            with np.errstate(all="ignore"):  # overflow and NaN are values here
+            # One at a time: the interpreter replaces what Triton's language is while it runs.
+            # Overflow and NaN are values here.
+            with _launch_lock, np.errstate(all="ignore"):
                 self.function[(n_programs,)](*fixed, *moving, **self.facts.options)
             return
         index = device.index
