@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
@@ -185,11 +185,14 @@ class Kernel:
         target: str = "cpu",
         dtype: str | None = None,
         measure: bool = False,
+        stages: Collection[str] | None = None,
     ) -> Path:
         """Writes one HTML page about the kernel: mask, stages, cost; see ``attnc.report.write``."""
         from attnc.report import write
 
-        return write(self, path, shape=shape, target=target, dtype=dtype, measure=measure)
+        return write(
+            self, path, shape=shape, target=target, dtype=dtype, measure=measure, stages=stages
+        )
 
     def analyze(
         self,
@@ -283,7 +286,7 @@ def _role_taken(fn: Mod, kind: Kind, role: str, wanted: Kind) -> WrongModKindErr
 
 def _shown(value: Any) -> str:
     if isinstance(value, torch.Tensor):
-        return f"tensor{tuple(value.shape)}"
+        return "a nested tensor" if value.is_nested else f"tensor{tuple(value.shape)}"
     return mod_name(value) if callable(value) else repr(value)
 
 

@@ -135,7 +135,7 @@ def inspect(
         str | None,
         typer.Option(
             "--html",
-            help="Write every stage, the mask and what it costs into one HTML page instead",
+            help="Write stages, the mask and what it costs into one HTML page instead",
             metavar="FILE",
             show_default=False,
         ),
@@ -157,7 +157,7 @@ def inspect(
     if html is not None:
         from attnc.cli.report import run as report
 
-        report(target, expr, html, shape, machine, dtype)
+        report(target, expr, html, stage, shape, machine, dtype)
         return
     from attnc.cli.inspect import run
 

@@ -6,7 +6,6 @@ from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup, escape
-from pygments import lex
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
@@ -32,11 +31,11 @@ def highlighted(text: str, language: Language) -> Markup:
     """HTML of ``text``, escaped."""
     if language == "text" or len(text) > MAX_COLOURED:
         return escape(text)
-    # The lexer ends its text with a line break and drops empty lines otherwise.
-    lexer = get_lexer_by_name(_LEXERS[language], stripnl=False, ensurenl=False)
+    # Unprocessed: else the lexer drops empty lines at the ends and changes line breaks.
+    tokens = get_lexer_by_name(_LEXERS[language]).get_tokens_unprocessed(text)
     parts = []
-    for name, group in groupby(lex(text, lexer), lambda token: _class_of(token[0])):
-        shown = escape("".join(value for _, value in group))
+    for name, group in groupby(tokens, lambda token: _class_of(token[1])):
+        shown = escape("".join(value for _, _, value in group))
         is_plain = name is None or not shown.strip()
         parts.append(
             shown if is_plain else Markup('<span class="{}">{}</span>').format(name, shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,7 @@ def write(
     target: str = "cpu",
     dtype: str | None = None,
     measure: bool = False,
+    stages: Collection[str] | None = None,
 ) -> Path:
     """Writes the report of a Kernel, mask_mod or score_mod as one HTML file; its path.
 
@@ -95,26 +96,34 @@ def write(
         target: The machine, as in ``attnc inspect --target``.
         dtype: float32 on CPUs, bfloat16 on GPUs if None.
         measure: Time a few kernels if the rates of this machine are not known yet (seconds).
+        stages: Names of stages as in ``attnc inspect --stage``; None for all that the target has,
+            machine code too, for which kernels are compiled (seconds).
 
     Raises:
-        InspectionOptionError: No such target or dtype, or a shape that has no call.
+        InspectionOptionError: No such target, dtype or stage, or a shape that has no call.
         TraceError: The function does something a kernel cannot do.
         OSError: The file cannot be written.
     """
     inspection = Inspection.of(mod, shape=shape, target=target, dtype=dtype)
     file = Path(path)
-    file.write_text(page_of(mod, inspection, measure=measure), encoding="utf-8")
+    file.write_text(page_of(mod, inspection, measure=measure, stages=stages), encoding="utf-8")
     return file
 
 
-def page_of(mod: Any, inspection: Inspection, *, measure: bool = False) -> str:
+def page_of(
+    mod: Any,
+    inspection: Inspection,
+    *,
+    measure: bool = False,
+    stages: Collection[str] | None = None,
+) -> str:
     """The page as text. ``inspection`` is of ``mod``; see ``write``."""
     costs = inspection.costs(measure=measure)
     forward = costs["forward"]
     analysis = inspection.analysis((forward.block_m, forward.block_n))
     has_mask = inspection.program.mask is not None or inspection.table is not None
     picture = mask_picture(analysis) if has_mask else None
-    stages = inspection.stages()
+    found = inspection.stages(stages)
     page = Page(
         name=inspection.name,
         summary=(getattr(mod, "__doc__", None) or "").strip().partition("\n")[0],
@@ -126,8 +135,8 @@ def page_of(mod: Any, inspection: Inspection, *, measure: bool = False) -> str:
         score_picture=score_picture(inspection, forward.block_m),
         costs=cost_rows(costs),
         cost_source=inspection.source_of_times(costs),
-        stages=tuple(map(shown, stages)),
-        sections=sections_of(stages),
+        stages=tuple(map(shown, found)),
+        sections=sections_of(found),
     )
     data = {"mask": None if picture is None else picture.data}
     return _rendered(page, data)

@@ -17,8 +17,10 @@ from attnc.run_table import Kind, RunTable, expanded
 #: Tiles that are explained one by one: all of a mask of 64 x 64 tiles that are visited.
 MAX_REASONS = 4096
 _MAX_ALL = 2048
-_N_SAMPLED_ROWS = 33
+_MAX_SAMPLED = 396
+_MAX_SAMPLED_PAIRS = 1 << 26
 _MAX_SAMPLED_IN_ROW = 12
+_PER_PIECE = 3  # what neighbours share takes as long as so many of them
 _MAX_RUNS = 200_000
 _MAX_PACKED = 400_000
 
@@ -64,10 +66,9 @@ class Heads:
 def heads_of(table: RunTable) -> Heads:
     """Pictures of ``table``, each distinct one once, those of equal heads together."""
     factor = 1
-    whole = table
-    while _runs_of_first(table) > _MAX_RUNS and max(table.n_q_blocks, table.n_kv_blocks) > 64:
+    while _runs_of_first(table) > _MAX_RUNS:  # ends: rows of one tile have one run
         factor *= 2
-        table = coarsened(whole, factor)
+        table = coarsened(table, 2)
     shown: list[Head] = []
     numbers: dict[str, int] = {}
     n_packed = n_left_out = 0
@@ -132,33 +133,24 @@ def coarsened(table: RunTable, factor: int) -> RunTable:
     """Tiles ``factor`` times as long on both sides: FULL where all in it are, EMPTY likewise."""
     n_q_blocks = -(-table.n_q_blocks // factor)
     n_kv_blocks = -(-table.n_kv_blocks // factor)
-    rows, starts, stops, kinds = [], [], [], []
-    heights = np.minimum(factor, table.n_q_blocks - np.arange(n_q_blocks) * factor)
-    widths = np.minimum(factor, table.n_kv_blocks - np.arange(n_kv_blocks) * factor)
-    for row in range(table.n_batch * table.n_heads * n_q_blocks):
-        group, q_block = divmod(row, n_q_blocks)
-        first = group * table.n_q_blocks + q_block * factor
-        last = min(first + factor, (group + 1) * table.n_q_blocks)
-        runs = slice(int(table.offsets[first]), int(table.offsets[last]))
-        begins, ends = (part[runs].astype(np.int64) for part in (table.starts, table.stops))
-        run, column = expanded(begins // factor, (ends - 1) // factor + 1)
-        overlap = np.minimum(ends[run], (column + 1) * factor) - np.maximum(
-            begins[run], column * factor
-        )
-        visited = np.bincount(column, minlength=n_kv_blocks)
-        is_full = table.kinds[runs][run] == Kind.FULL
-        n_full = np.bincount(column, weights=overlap * is_full, minlength=n_kv_blocks)
-        columns = np.flatnonzero(visited)
-        full = n_full[columns] == heights[q_block] * widths[columns]
-        rows.append(np.full(len(columns), row))
-        starts.append(columns)
-        stops.append(columns + 1)
-        kinds.append(np.where(full, Kind.FULL, Kind.PARTIAL).astype(np.int8))
+    group, q_block = np.divmod(table.run_rows(), table.n_q_blocks)
+    row = group * n_q_blocks + q_block // factor
+    starts, stops = table.starts.astype(np.int64), table.stops.astype(np.int64)
+    run, column = expanded(starts // factor, (stops - 1) // factor + 1)
+    overlap = np.minimum(stops[run], (column + 1) * factor)
+    overlap -= np.maximum(starts[run], column * factor)
+    is_full = table.kinds[run] == Kind.FULL
+    cells, cell = np.unique(row[run] * n_kv_blocks + column, return_inverse=True)
+    n_full = np.bincount(cell, weights=overlap * is_full, minlength=len(cells))
+    rows, columns = np.divmod(cells, n_kv_blocks)
+    heights = np.minimum(factor, table.n_q_blocks - rows % n_q_blocks * factor)
+    widths = np.minimum(factor, table.n_kv_blocks - columns * factor)
+    kinds = np.where(n_full == heights * widths, Kind.FULL, Kind.PARTIAL).astype(np.int8)
     return RunTable.from_runs(
-        np.concatenate(rows),
-        np.concatenate(starts),
-        np.concatenate(stops),
-        np.concatenate(kinds),
+        rows,
+        columns,
+        columns + 1,
+        kinds,
         n_batch=table.n_batch,
         n_heads=table.n_heads,
         n_queries=table.n_queries,
@@ -185,17 +177,19 @@ class Reasons:
 
 
 def reasons_of(analysis: Analysis, heads: Heads) -> Reasons:
-    """Reasons for the tiles of the heads that are shown, ``MAX_REASONS`` at the most.
+    """Reasons for tiles of the heads that are shown; fewer of each once there are many.
 
     ``analysis`` has the tiles of ``heads.table``.
     """
     texts: dict[str, int] = {}
     found: list[list[list[int]]] = []
-    room = MAX_REASONS
+    work = 0
     are_all = True
     for head in heads.shown:
-        tiles, is_whole = wanted_tiles(heads.table, head, room)
-        room -= len(tiles)
+        tiles, is_whole = wanted_tiles(heads.table, head, is_short=work > _MAX_ALL)
+        work += len(tiles) + _PER_PIECE * _n_pieces(tiles)
+        if analysis.is_given and heads.factor > 1:  # a block mask says nothing of larger tiles
+            tiles, is_whole = [], False
         are_all = are_all and is_whole
         reasons = analysis.whys(tiles, head.b, head.h)
         numbered = (
@@ -207,36 +201,58 @@ def reasons_of(analysis: Analysis, heads: Heads) -> Reasons:
     return Reasons(compressed(data.encode()), sum(map(len, found)), are_all)
 
 
-def wanted_tiles(table: RunTable, head: Head, room: int) -> tuple[list[tuple[int, int]], bool]:
+def wanted_tiles(
+    table: RunTable, head: Head, *, is_short: bool = False
+) -> tuple[list[tuple[int, int]], bool]:
     """Which tiles to explain, and whether every visited one is among them.
 
-    All, where there are few; else those visited and both ends of every gap between them; else, in
-    rows at even steps, the ends and the middle of every run and of every gap.
+    All, where there are few. Else those visited, and in rows at even steps the ends of every gap
+    between them. Else, and if ``is_short``, of visited ones too only these: the ends and the middle
+    of runs in rows at even steps.
     """
     n_empty, n_partial, n_full = head.counts
     n_visited = n_partial + n_full
     group = (head.b * table.n_heads + head.h) * table.n_q_blocks
-    rows = np.arange(table.n_q_blocks)
-    if n_empty + n_visited <= min(room, _MAX_ALL):
-        columns = range(table.n_kv_blocks)
-        return [(row, column) for row in rows.tolist() for column in columns], True
+    rows = range(table.n_q_blocks)
+    if n_empty + n_visited <= _MAX_ALL and not is_short:
+        return [(row, column) for row in rows for column in range(table.n_kv_blocks)], True
+    sampled = _sampled(table, group, _MAX_SAMPLED // 4 if is_short else _MAX_SAMPLED)
+    if n_visited > MAX_REASONS or is_short:
+        return sampled, False
+    visited = [
+        (row, column)
+        for row in rows
+        for start, stop, kind in _pieces(table, group + row)
+        if kind != Kind.EMPTY
+        for column in range(start, stop)
+    ]
+    return sorted({*visited, *sampled}), True
+
+
+def _sampled(table: RunTable, group: int, most: int) -> list[tuple[int, int]]:
+    """Ends and middles of runs and gaps; fewer where tiles are large."""
+    n_tiles = min(max(_MAX_SAMPLED_PAIRS // (table.block_m * table.block_n), 48), most)
+    n_rows = max(n_tiles // _MAX_SAMPLED_IN_ROW, 4)
     tiles: list[tuple[int, int]] = []
-    if n_visited <= room:
-        for row in rows.tolist():
-            for start, stop, kind in _pieces(table, group + row):
-                is_gap = kind == Kind.EMPTY
-                columns_of = {start, stop - 1} if is_gap else set(range(start, stop))
-                tiles += [(row, column) for column in sorted(columns_of)]
-        visited_first = sorted(tiles, key=lambda tile: not _is_visited(table, group, tile))
-        return sorted(visited_first[:room]), True
-    for row in np.unique(np.linspace(0, table.n_q_blocks - 1, _N_SAMPLED_ROWS).round()).astype(int):
-        places: dict[int, None] = {}
-        for start, stop, _ in _pieces(table, group + int(row)):
-            places |= dict.fromkeys((start, stop - 1, (start + stop) // 2))
-        columns_in = np.array(sorted(places))
-        picked = np.linspace(0, len(columns_in) - 1, _MAX_SAMPLED_IN_ROW).round().astype(int)
-        tiles += [(int(row), int(column)) for column in columns_in[np.unique(picked)]]
-    return tiles[: max(room, 0)], False
+    for row in _evenly(table.n_q_blocks, n_rows):
+        pieces = _pieces(table, group + row)
+        columns = sorted({c for a, b, _ in pieces for c in (a, b - 1, (a + b) // 2)})
+        picked = _evenly(len(columns), _MAX_SAMPLED_IN_ROW)
+        tiles += [(row, columns[number]) for number in picked]
+    return tiles
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """At most ``most`` of range(n), with both ends."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
+
+
+def _n_pieces(tiles: list[tuple[int, int]]) -> int:
+    """How many runs of neighbours ``tiles`` are."""
+    return sum(
+        (row, column) != (last_row, last_column + 1)
+        for (row, column), (last_row, last_column) in zip(tiles, [(-1, -1), *tiles], strict=False)
+    )
 
 
 def _pieces(table: RunTable, row: int) -> Iterator[tuple[int, int, int]]:
@@ -250,10 +266,3 @@ def _pieces(table: RunTable, row: int) -> Iterator[tuple[int, int, int]]:
         end = stop
     if end < table.n_kv_blocks:
         yield end, table.n_kv_blocks, Kind.EMPTY
-
-
-def _is_visited(table: RunTable, group: int, tile: tuple[int, int]) -> bool:
-    row, column = tile
-    first, last = (int(x) for x in table.offsets[group + row : group + row + 2])
-    run = first + int(np.searchsorted(table.starts[first:last], column, "right")) - 1
-    return run >= first and column < table.stops[run]
