@@ -18,6 +18,8 @@ from attnc.runtime import cache
 from attnc.runtime.build import COMMON_FLAGS, compile_library, find_compiler, load_library
 from attnc.runtime.isa import processor_text
 
+_FORKED_WITHOUT_EXEC = 0x40  # PF_FORKNOEXEC, which Linux has among the flags of a process
+
 _address: int | None = None
 _is_forked = False
 _lock = threading.Lock()
@@ -37,9 +39,18 @@ def parallel_for() -> int:
     if _address is None:
         with _lock:
             if _address is None:
-                gomp = None if _is_forked else _gomp_parallel()
+                gomp = None if _is_forked or _began_as_a_fork() else _gomp_parallel()
                 _address = gomp or _thread_parallel()
     return _address
+
+
+def _began_as_a_fork() -> bool:
+    """Whether this process is a fork, though perhaps of one that had not imported this module."""
+    try:
+        fields = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return bool(int(fields.rpartition(")")[2].split()[6]) & _FORKED_WITHOUT_EXEC)
 
 
 def _gomp_parallel() -> int | None:
