@@ -1,6 +1,6 @@
 """Writes docs/performance.md from what benchmarks recorded in benchmarks/results.
 
-    python docs/make_performance.py
+python docs/make_performance.py
 """
 
 from __future__ import annotations
@@ -55,9 +55,7 @@ def _forward(content: Content) -> str:
 
     def cells(case: str | None) -> Iterable[str]:
         for dtype in dtypes:
-            found = [
-                row for row in rows if row["dtype"] == dtype and case in (None, row["case"])
-            ]
+            found = [row for row in rows if row["dtype"] == dtype and case in (None, row["case"])]
             yield _ratio(row["flex_over_attnc"] for row in found)
             yield _ratio(row["sdpa_over_attnc"] for row in found if row.get("sdpa_over_attnc"))
 
@@ -65,14 +63,10 @@ def _forward(content: Content) -> str:
     lengths = sorted({row["n_queries"] for row in rows})
     widths = sorted({row["head_dim"] for row in rows})
     headings = ("", *(f"{dtype}: {peer}" for dtype in dtypes for peer in ("flex", "SDPA")))
-    table = _table(
-        headings, [*((case, *cells(case)) for case in cases), ("**all**", *cells(None))]
-    )
+    table = _table(headings, [*((case, *cells(case)) for case in cases), ("**all**", *cells(None))])
     error = [row["error_over_flex"] for row in rows]
     share = {
-        dtype: [
-            row["of_gemm"] for row in rows if row["case"] == "full" and row["dtype"] == dtype
-        ]
+        dtype: [row["of_gemm"] for row in rows if row["case"] == "full" and row["dtype"] == dtype]
         for dtype in dtypes
     }
     return f"""\
@@ -101,14 +95,19 @@ A byte-level transformer of {about["n_parameters"]:,} parameters on packed docum
 {about["window"]}, a learned bias by distance, rows of {about["length"]:,}
 bytes; beside it its twin with SDPA and a dense mask, from equal weights, on equal batches.
 
-{_table(
-    ("", "attnc", "SDPA"),
-    [
-        ("a step", f"{ours['ms_per_step']:.0f} ms", f"{sdpa['ms_per_step']:.0f} ms"),
-        ("bits per byte, last 20 steps", *(f"{run['last_20_steps']:.3f}" for run in (ours, sdpa))),
-        ("bits per byte, held out", *(f"{run['held_out']:.3f}" for run in (ours, sdpa))),
-    ],
-)}
+{
+        _table(
+            ("", "attnc", "SDPA"),
+            [
+                ("a step", f"{ours['ms_per_step']:.0f} ms", f"{sdpa['ms_per_step']:.0f} ms"),
+                (
+                    "bits per byte, last 20 steps",
+                    *(f"{run['last_20_steps']:.3f}" for run in (ours, sdpa)),
+                ),
+                ("bits per byte, held out", *(f"{run['held_out']:.3f}" for run in (ours, sdpa))),
+            ],
+        )
+    }
 
 ![Losses of both](../benchmarks/results/train_bytes.png)"""
 
@@ -135,7 +134,9 @@ def _scale(content: Content) -> str:
     for length in lengths[::2]:
         point = points["analyze", length]
         first, later = point["first_ms"], point["ms"]
-        rows.append((f"{length:,}", f"{first:.1f} ms", f"{later:.1f} ms", f"{point['peak_mib']} MiB"))
+        rows.append(
+            (f"{length:,}", f"{first:.1f} ms", f"{later:.1f} ms", f"{point['peak_mib']} MiB")
+        )
     headings = ("tokens", "first call", "later calls", "memory")
     return f"""\
 `attnc.analyze` on causal attention in 1,000 documents: the cost follows the boundary of the mask, \

@@ -55,6 +55,7 @@ def main() -> None:
 
 def _failure(request: dict[str, Any]) -> str | None:
     """What went wrong at the first step that did; None if none did."""
+    os.environ["COLUMNS"] = "100"
     os.chdir(request["folder"])
     sys.path.insert(0, request["folder"])
     cpu.OPTIMIZATION = request["optimization"]
@@ -68,7 +69,7 @@ def _failure(request: dict[str, Any]) -> str | None:
     for step in request["steps"]:
         try:
             told = _told(step, names, request["page"])
-        except BaseException:  # SystemExit too: every failure is the page's
+        except BaseException:  # noqa: BLE001  (SystemExit too: every failure is the page's)
             told = traceback.format_exc()
         if told is not None:
             return f"{request['page']}:{step['line']}: {told}"
@@ -86,7 +87,7 @@ def _told(step: dict[str, Any], names: dict[str, Any], page: str) -> str | None:
             # The blank lines make the numbers of lines in a traceback those of the page.
             code = compile("\n" * (step["line"] - 1) + step["text"], page, "exec")
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                exec(code, names)
+                exec(code, names)  # noqa: S102  (that it runs is the claim)
             is_about = step["is_about"]
             return _difference(step["expected"], printed.getvalue(), is_about=is_about)
         case _:
@@ -153,7 +154,8 @@ def _difference(expected: str | None, output: str, *, is_about: bool = False) ->
 
 
 def _plain(text: str) -> str:
-    lines = (line.rstrip() for line in _TIME.sub("TIME", text).strip("\n").splitlines())
+    text = _TIME.sub("TIME", text).replace(f"{Path.cwd()}/", "")
+    lines = (line.rstrip() for line in text.strip("\n").splitlines())
     return "\n".join(lines)
 
 

@@ -20,9 +20,6 @@ SKIPPED = {
     r"make \w+.*": "a target of the Makefile: .ci/run calls those that check something",
     r"\.ci/run": "it calls these tests",
     r"pip install .*": "changes the environment that the tests run in",
-    r"python -m benchmarks\..*": "measures for minutes; tests/test_benchmarks.py runs small ones",
-    r"python docs/make_\w+\.py": "writes the pages that tests compare with what it would write",
-    r"python examples/train_bytes\.py .*": "takes minutes; tests/test_examples.py trains less",
     r"attnc demo": "embeds hundreds of sentences: `make demo` in .ci/run",
 }
 
@@ -33,7 +30,7 @@ _FENCE = re.compile(
 )
 #: Python that a page needs and no reader: a model's folder, shorter lengths.
 _HIDDEN = re.compile(r"^<!-- python\n(?P<text>.*?)^-->$", re.MULTILINE | re.DOTALL)
-_LANGUAGES = frozenset({"python", "pycon", "console", "bash", "text"})
+LANGUAGES = frozenset({"python", "pycon", "console", "bash", "text"})
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class Block:
     start: int
     stop: int
     line: int
+    is_hidden: bool = False
 
     @property
     def title(self) -> str:
@@ -82,7 +80,8 @@ def _blocks(text: str) -> Iterator[Block]:
         indent = groups.get("indent", "")
         body = re.sub(rf"^{indent}", "", groups["text"], flags=re.MULTILINE)
         language, options = groups.get("language", "python"), groups.get("options", "")
-        yield Block(language, options, body, match.start(), match.end(), line)
+        is_hidden = match.re is _HIDDEN
+        yield Block(language, options, body, match.start(), match.end(), line, is_hidden)
 
 
 def steps_of(page: Path) -> list[Step]:
@@ -124,9 +123,10 @@ def commands_of(page: Path) -> list[str]:
     return [step.text for block in blocks for step in _commands(block)]
 
 
-def is_skipped(command: str) -> bool:
+def is_skipped(command: str, *patterns: str) -> bool:
+    """Whether a pattern fits: one of ``SKIPPED``, if none is given."""
     bare = shlex.join(shlex.split(command, comments=True))
-    return any(re.fullmatch(pattern, bare) for pattern in SKIPPED)
+    return any(re.fullmatch(pattern, bare) for pattern in patterns or SKIPPED)
 
 
 def _commands(block: Block) -> list[Step]:

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pages
 import pytest
+from filelock import FileLock
 
 from attnc.runtime import cpu
 
 #: Other people's warnings, each with the page that meets it.
 IGNORED_WARNINGS = (
     "flex_attention called without torch.compile",  # migration.md runs PyTorch's as it is
+)
+PUBLIC = (
+    "attnc",
+    "attnc.errors",
+    "attnc.interchange",
+    "attnc.layout",
+    "attnc.library",
+    "attnc.prove",
+    "attnc.testing",
 )
 
 
@@ -41,9 +57,7 @@ def pages_with_code() -> list[object]:
 
 
 @pytest.mark.parametrize("page", pages_with_code())
-def test_page_does_what_it_shows(
-    page: Path, runner: subprocess.Popen[str], tmp_path: Path
-) -> None:
+def test_page_does_what_it_shows(page: Path, runner: subprocess.Popen[str], tmp_path: Path) -> None:
     """Every block of a page, in order, in one namespace and one folder; printed text is compared."""
     (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
     request = {
@@ -62,3 +76,139 @@ def test_page_does_what_it_shows(
 
     if failure is not None:
         pytest.fail(failure, pytrace=False)
+
+
+@pytest.mark.parametrize("pattern", pages.SKIPPED)
+def test_what_is_skipped_is_shown_somewhere(pattern: str) -> None:
+    """No page's command is left out of the tests but by name, and no name is left over."""
+    shown = [command for page in pages.PAGES for command in pages.commands_of(page)]
+
+    skipped = [command for command in shown if pages.is_skipped(command)]
+
+    assert any(pages.is_skipped(command, pattern) for command in skipped)
+
+
+def test_pages_hold_nothing_that_cannot_run() -> None:
+    """Every fence has a language, and every block is closed."""
+    for page in pages.PAGES:
+        blocks = pages.blocks_of(page)
+
+        assert {block.language for block in blocks} <= pages.LANGUAGES, page
+        n_fences = sum(line.lstrip().startswith("```") for line in page.read_text().splitlines())
+        assert n_fences == 2 * sum(not block.is_hidden for block in blocks), page
+
+
+@pytest.mark.parametrize("name", ["make_performance", "make_pictures"])
+def test_written_pages_are_up_to_date(name: str) -> None:
+    """The scripts would write what is there."""
+    script = runpy.run_path(str(pages.ROOT / "docs" / f"{name}.py"))
+
+    if name == "make_performance":
+        assert script["PAGE"].read_text() == script["page"](), "run python docs/make_performance.py"
+        return
+    for file, draw in script["PICTURES"].items():
+        assert (script["FOLDER"] / file).read_text() == draw(), "run python docs/make_pictures.py"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built strictly, where a link without a target fails; once for all workers."""
+    pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
+    with FileLock(folder.with_suffix(".lock")):
+        return folder if (folder / "index.html").exists() else _built(folder)
+
+
+def _built(folder: Path) -> Path:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # A proxy that is not there: whatever asks for the network fails.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        command,
+        cwd=pages.ROOT,
+        env=os.environ | nowhere | {"NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+class Links(HTMLParser):
+    """What a page of the site loads, links to, and can be linked at."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value for name, value in attrs if value}
+        self.anchors |= {given[name] for name in ("id", "name") if name in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") not in ("canonical", "next", "prev"):
+            self.loads.append(given["href"])
+        elif "src" in given:
+            self.loads.append(given["src"])
+
+
+def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
+    """Scripts, styles, pictures and fonts are files of the site."""
+    for page in site.rglob("*.html"):
+        # What does not exist has no place that a relative address could start from.
+        folder = site if page.name == "404.html" else page.parent
+        for address in Links(page).loads:
+            parts = urlsplit(address)
+            assert not parts.netloc, f"{page.name} loads {address}"
+            if parts.scheme != "data":
+                assert (folder / parts.path.lstrip("/")).resolve().exists(), f"{page}: {address}"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text()), style
+
+
+def test_links_lead_somewhere(site: Path) -> None:
+    """Every link inside of the site has a page, and an anchor on it."""
+    found = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+
+    for page, links in found.items():
+        for address in links.links:
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            target = target / "index.html" if target.is_dir() else target
+            assert target.exists(), f"{page.name} links to {address}"
+            if parts.fragment and target in found:
+                anchors = found[target].anchors
+                assert unquote(parts.fragment) in anchors, f"{page.name} links to {address}"
+
+
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    """A heading for each name in ``__all__`` of the public modules."""
+    anchors = {x for page in (site / "reference").glob("*.html") for x in Links(page).anchors}
+
+    for name in PUBLIC:
+        module = importlib.import_module(name)
+        for public in getattr(module, "__all__", ()):
+            # A function may have the name of the module that it stands in.
+            places = {f"{name}.{public}", f"{name}.{public}.{public}"}
+            assert places & anchors, f"{name}.{public}"
+    assert "attnc.integrations.transformers.register" in anchors
+
+
+def test_every_page_can_be_found(site: Path) -> None:
+    """Each page of docs/ is in the navigation."""
+    navigation = {
+        (site / urlsplit(link).path).resolve() for link in Links(site / "index.html").links
+    }
+    pages_of_docs = (page for page in pages.PAGES if page.is_relative_to(pages.ROOT / "docs"))
+
+    for page in pages_of_docs:
+        place = page.relative_to(pages.ROOT / "docs")
+        built = place.with_name(place.name.replace("README.md", "index.md")).with_suffix(".html")
+        assert (site / built).resolve() in navigation, f"{place} is not in mkdocs.yml"

@@ -420,16 +420,6 @@ def test_snapshots_do_not_change_with_their_source() -> None:
     assert dense_of(causal, 8, 8).sum() == 36
 
 
-def test_code_of_the_page_runs() -> None:
-    """Every block of docs/interchange.md, one after the other."""
-    page = (ROOT / "docs" / "interchange.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert blocks
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(block, names)  # noqa: S102  (that it runs is the claim)
-
-
 @pytest.mark.slow
 def test_benchmark_of_packed_sequences_compares_equal_outputs() -> None:
     """Each candidate that PyTorch has a kernel for gives the output of separate calls."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
 import struct
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-from typer.testing import CliRunner
 
 from attnc import library
-from attnc.cli.app import app
 from attnc.decorator import Kernel
 
 ROOT = Path(__file__).parent.parent
@@ -72,21 +69,6 @@ def test_every_code_block_runs() -> None:
         exec(block, names)  # noqa: S102  (that it runs is the claim)
         assert isinstance(names.get("mask", names.get("score", names.get("local"))), Kernel)
     assert len(blocks) == len(library.ENTRIES) + 1
-
-
-def test_every_command_runs() -> None:
-    """The commands of the index print something and succeed."""
-    commands = [
-        line.removeprefix("$ ") for _, block in blocks_of("console") for line in block.splitlines()
-    ]
-
-    assert commands
-    for command in commands:
-        program, *arguments = shlex.split(command)
-        assert program == "attnc"
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, f"{command}: {result.output}"
-        assert result.stdout
 
 
 def test_every_entry_has_a_small_picture() -> None:

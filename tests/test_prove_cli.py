@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -199,23 +198,3 @@ def test_real_command_gives_its_exit_code_to_the_shell(folder: Path) -> None:
 
     assert result.returncode == 1, result.stderr
     assert "\x1b" not in result.stdout
-
-
-def documented_commands() -> list[tuple[str, int]]:
-    """Lines ``$ attnc ...`` of docs/prove.md; those whose output there says "refuted" exit 1."""
-    text = (ROOT / "docs" / "prove.md").read_text()
-    blocks = re.findall(r"^\$ attnc (.+)\n((?:(?!\$|```).*\n)*)", text, re.MULTILINE)
-    return [(command, int("refuted" in output)) for command, output in blocks]
-
-
-@pytest.mark.parametrize(("command", "code"), documented_commands())
-def test_documented_command_exits_as_it_says(
-    command: str, code: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every command in docs/prove.md runs, and proves or refutes what is shown."""
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-
-    result = CliRunner().invoke(app, shlex.split(command), prog_name="attnc")
-
-    assert result.exit_code == code, result.output
