@@ -188,7 +188,7 @@ def _attend_in_graph(
         scale = checked_scale(scale)
     if not q.is_meta and torch.is_autocast_enabled(q.device.type):
         q, k, v = _lowered(q, k, v)
-    _check_inputs(q, k, v, enable_gqa)
+    check_inputs(q, k, v, enable_gqa)
     return attend_in_graph(q, k, v, mask, score, scale, wants_lse, wants_max, backend, strict)
 
 
@@ -210,7 +210,7 @@ def _attend(
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
     if torch.is_autocast_enabled("cpu") if q.is_cpu else _is_autocast_elsewhere(q):
         q, k, v = _lowered(q, k, v)
-    layout = layout_of(q, k, v, enable_gqa, _check_inputs)
+    layout = layout_of(q, k, v, enable_gqa, check_inputs)
     if q.is_neg() or k.is_neg() or v.is_neg():
         q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     if scale is None:
@@ -302,7 +302,7 @@ def _class_of(value: Any) -> str:
     return f"a {cls.__module__}.{cls.__qualname__}".replace("a builtins.", "a ")
 
 
-def _check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:
+def check_inputs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, enable_gqa: bool) -> None:
     _require_strided(q, k, v)
     if enable_gqa is not True and enable_gqa is not False:
         enable_gqa = checked_flag("enable_gqa", enable_gqa)

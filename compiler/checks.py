@@ -82,7 +82,7 @@ def device(value: Any) -> torch.device | None:
         return None
     try:
         return torch.device(value)
-    except (RuntimeError, OverflowError):
+    except (RuntimeError, ValueError, OverflowError):
         return None
 
 

@@ -77,8 +77,8 @@ def is_plain_function(mod: Any, n_parameters: int) -> bool:
 def _described(value: Any) -> str:
     if value is None or isinstance(value, (bool, str, int, float)):
         return repr(value)
-    shape = getattr(value, "shape", None)
-    return f"a {type(value).__name__}{'' if shape is None else f' of shape {tuple(shape)}'}"
+    shape = "" if getattr(value, "is_nested", False) else getattr(value, "shape", "")
+    return f"a {type(value).__name__}{f' of shape {tuple(shape)}' if shape != '' else ''}"
 
 
 def _instead(value: Any, wanted: Kind) -> str:

@@ -63,6 +63,7 @@ _UNARY: Mapping[str, UnaryOp] = {
     **{op.value: op for op in UnaryOp if op.value.isidentifier()},
 }
 _DTYPES: Mapping[str, DType] = {dtype.value: dtype for dtype in DType}
+_MAX_LENGTH = 1 << 22  # characters; texts come with programs that others have exported
 
 
 def parse_expr(text: str) -> Expr:
@@ -73,11 +74,16 @@ def parse_expr(text: str) -> Expr:
     Raises:
         ExpressionSyntaxError: not such a text.
     """
+    if len(text) > _MAX_LENGTH:
+        problem = f"it is longer than {_MAX_LENGTH} characters"
+        raise ExpressionSyntaxError(text=text[:100], problem=problem)
     try:
-        module = ast.parse(text)
-    except (SyntaxError, RecursionError, MemoryError) as error:
+        return _Reader().program(ast.parse(text))
+    except ExpressionSyntaxError:
+        raise
+    # Python's parser and its numbers have limits of their own, and so has the depth of calls.
+    except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
         raise ExpressionSyntaxError(text=text[:100], problem=str(error)) from error
-    return _Reader().program(module)
 
 
 class _Reader:
@@ -208,6 +214,8 @@ def _literal_value(node: ast.expr) -> float | None:
 
 
 def _constant(value: float, dtype: DType | None) -> Const:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ExpressionSyntaxError(text=str(value)[:100], problem="the number has more than 64 bits")
     if isinstance(value, bool):
         return Const(value, DType.BOOL)
     if isinstance(value, float):

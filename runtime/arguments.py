@@ -149,7 +149,7 @@ class ArgumentWriter:
 def require_memory(**tensors: torch.Tensor) -> None:
     """Raises FreedStorageError if one of the tensors has elements, but no memory."""
     for name, tensor in tensors.items():
-        if tensor.numel() and not tensor.data_ptr():
+        if not tensor.is_meta and tensor.numel() and not tensor.data_ptr():
             raise FreedStorageError(name=name, shape=list(tensor.shape))
 
 
@@ -163,6 +163,10 @@ class BackwardBlock(NamedTuple):
 def backward_block(call: BackwardCall, block: Block) -> BackwardBlock:
     """``BackwardArgs`` of ``backward.cpp.jinja``; ``block`` holds the forward call's arguments."""
     captured = call.grad_captured
+    if call.grad_out is not None and not call.grad_out.data_ptr():
+        require_memory(grad_out=call.grad_out)
+    if call.grad_lse is not None and not call.grad_lse.data_ptr():
+        require_memory(grad_lse=call.grad_lse)
     pointers = (ctypes.c_int64 * (len(captured) + 1))(*(grad.data_ptr() for grad in captured))
     sizes = (ctypes.c_int64 * (len(captured) + 1))(*(grad.numel() for grad in captured))
     stored = call.stored or [False] * len(captured)

@@ -119,6 +119,7 @@ class Analysis:
         Raises:
             AnalysisArgumentError: There is no such tile.
         """
+        self._check_tile(q_block, kv_block, b, h)
         ((_, why),) = self.whys([(q_block, kv_block)], b, h)
         return why
 
@@ -205,7 +206,8 @@ class Analysis:
         for name, size in (("width", width), ("height", height)):
             if checks.size(size, least=1) is None:
                 raise AnalysisArgumentError(name=name, value=size, problem="it must be positive")
-        self._check_tile(0, 0, b, h, is_group=True)
+        self._check_in_range("b", b, self._geometry.n_batch)
+        self._check_in_range("h", h, self._geometry.n_heads)
         return picture_of(self.table, width, height, b, h)
 
     def __str__(self) -> str:
@@ -230,10 +232,12 @@ class Analysis:
             ("b", b, geometry.n_batch),
             ("h", h, geometry.n_heads),
         ):
-            if checks.size(value) is None or not value < limit:
-                raise AnalysisArgumentError(
-                    name=name, value=value, problem=f"it must be in range({limit})"
-                )
+            self._check_in_range(name, value, limit)
+
+    def _check_in_range(self, name: str, value: int, limit: int) -> None:
+        if checks.size(value) is None or not value < limit:
+            problem = f"it must be in range({limit})"
+            raise AnalysisArgumentError(name=name, value=value, problem=problem)
 
 
 def _checked_size(name: str, value: Any) -> int:

@@ -11,6 +11,7 @@ from torch.utils._pytree import GetAttrKey
 
 from attnc import checks
 from attnc.block_mask.arguments import (
+    check_list,
     check_lists,
     checked_block_size,
     checked_flag,
@@ -106,6 +107,9 @@ class BlockMask(BlockStorage):
     ) -> None:
         check_lists(kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
         require_kind(mask_mod, "mask_mod", "mask_mod")
+        q_lists = (q_num_blocks, q_indices, full_q_num_blocks, full_q_indices)
+        for name, value in zip(Q_LISTS, q_lists, strict=True):
+            check_list(name, value)
         if (full_q_num_blocks is None) != (full_q_indices is None):
             raise BlockMaskListsError(one="full_q_num_blocks", other="full_q_indices")
         if dq_write_order_full is not None and dq_write_order is None:
@@ -118,8 +122,7 @@ class BlockMask(BlockStorage):
         self.dq_kv_order = dq_kv_order
         self.dq_kv_order_spt = dq_kv_order_spt
         kv = (kv_num_blocks, kv_indices, full_kv_num_blocks, full_kv_indices)
-        q = (q_num_blocks, q_indices, full_q_num_blocks, full_q_indices)
-        self._hold_lists(dict(zip((*KV_LISTS, *Q_LISTS), (*kv, *q), strict=True)))
+        self._hold_lists(dict(zip((*KV_LISTS, *Q_LISTS), (*kv, *q_lists), strict=True)))
 
     @classmethod
     def from_table(

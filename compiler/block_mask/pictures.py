@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from attnc import checks
+from attnc.errors import BlockMaskSizeError
+
 
 def block_pictures(dense: NDArray[np.int32], grid_size: int | tuple[int, int], limit: int) -> str:
     """A picture per batch and head of visited blocks: dark, light where mixed, or blank.
@@ -13,7 +16,14 @@ def block_pictures(dense: NDArray[np.int32], grid_size: int | tuple[int, int], l
     columns at the most, -1 for all. ``limit``: pictures at the most.
     """
     n_rows, n_columns = dense.shape[-2:]
-    rows, columns = (grid_size, grid_size) if isinstance(grid_size, int) else grid_size
+    given = checks.items(grid_size)
+    sizes = [checks.whole_number(n) for n in ([grid_size] * 2 if given is None else given)]
+    if len(sizes) != 2 or any(n is None or n < -1 or n == 0 for n in sizes):
+        wanted = "a number above 0 or two of them, (rows, columns); -1 for all"
+        raise BlockMaskSizeError(name="grid_size", size=grid_size, wanted=wanted)
+    if checks.whole_number(limit) is None:
+        raise BlockMaskSizeError(name="limit", size=limit, wanted="a number of pictures")
+    rows, columns = (n or 1 for n in sizes)
     row_step, column_step = _step(n_rows, rows), _step(n_columns, columns)
     pictures = []
     for number, position in enumerate(np.ndindex(dense.shape[:-2])):

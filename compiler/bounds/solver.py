@@ -29,6 +29,10 @@ from attnc.ir import (
 )
 
 
+#: A mask that says more is no union of few intervals, and too deep for a solver that recurses.
+_MAX_NODES = 1000
+
+
 def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     """Loop bounds of a lifted mask for tiles of ``block_m`` queries and ``block_n`` keys (tokens).
 
@@ -52,6 +56,8 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
     assert mask.dtype is DType.BOOL
     if any(isinstance(node, Gather) and level_of(node) is not Level.UNIFORM for node in walk(mask)):
         return None  # no bound is monotone in what a tensor holds; known before sympy is imported
+    if sum(1 for _ in walk(mask)) > _MAX_NODES:
+        return None
     solver = TermSolver(block_n=block_n, halves=_halves(mask, block_n))
     try:
         with limited_steps():
@@ -59,7 +65,7 @@ def solve(mask: Expr, block_m: int, block_n: int) -> ClosedForm | None:
             _assume_what_bounds_need(pieces, solver)
             runs = block_runs(pieces, solver.assumptions, block_m, block_n)
             is_ordered = is_surely_ordered(pieces)
-    except (NotAnIntervalError, OutOfStepsError):
+    except (NotAnIntervalError, OutOfStepsError, RecursionError):
         return None
     used = {s.name for run in runs for e in vars(run).values() for s in e.free_symbols}
     uniforms = {name: expr for name, expr in solver.uniforms.items() if name in used}

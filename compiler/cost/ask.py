@@ -45,6 +45,9 @@ def cost_of_analysis(
     ):
         if checks.size(value, least=1) is None:
             raise AnalysisArgumentError(name=name, value=value, problem="it must be positive")
+    head_dim, value_dim, kv_heads, n_threads = map(int, (head_dim, value_dim, kv_heads, n_threads))
+    if checks.flag(backward) is None:
+        raise AnalysisArgumentError(name="backward", value=backward, problem="give True or False")
     if shape[1] % kv_heads:
         problem = f"it must divide the {shape[1]} query heads of the analysis"
         raise AnalysisArgumentError(name="kv_heads", value=kv_heads, problem=problem)

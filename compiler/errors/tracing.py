@@ -71,6 +71,20 @@ class UnsupportedDTypeError(TraceError, TypeError):
     )
 
 
+class GraphTextError(AttncError, ValueError):
+    template = (
+        "torch.ops.attnc.attention: the text of the {role} says `{text}`, but {problem}. Call "
+        "attnc.attention with a function, which writes its text itself."
+    )
+
+
+class GraphArgumentError(AttncError, ValueError):
+    template = (
+        "torch.ops.attnc.{operator}: {argument} {problem}. Call attnc.attention, which writes "
+        "the arguments itself."
+    )
+
+
 class ExpressionSyntaxError(AttncError, ValueError):
     template = (
         "`{text}` is not an expression in attnc's text form: {problem}. Write what format_program "

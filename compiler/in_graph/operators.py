@@ -14,14 +14,16 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from attnc.attend import check_inputs, checked_scale
 from attnc.autograd import attend_followed
 from attnc.block_mask.fixed import as_function
-from attnc.errors import FunctionTransformError
+from attnc.errors import FunctionTransformError, GraphArgumentError
 from attnc.evaluate import evaluate
 from attnc.in_graph.texts import expr_of, program_of, table_of
 from attnc.ir import Expr
 from attnc.mods import Mod
 from attnc.parser import parse_expr
+from attnc.runtime.arguments import require_memory
 from attnc.runtime.composed import Attention
 from attnc.runtime.dispatch import (
     Fixed,
@@ -78,6 +80,9 @@ def _attention(
     Returns:
         out, lse and max_scores; the latter two are empty where they are not wanted.
     """
+    check_inputs(q, k, v, True)
+    if scale is not None:
+        scale = checked_scale(scale)
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
     if scale is None:
@@ -117,6 +122,7 @@ def _fake_attention(
     strict: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Outputs of the shapes, dtypes and strides that ``_attention`` gives."""
+    check_inputs(q, k, v, True)
     return _as_tuple(empty_outputs(q, v, wants_lse, wants_max), wants_lse, wants_max)
 
 
@@ -151,6 +157,8 @@ def _attention_backward(
     Returns:
         The gradients that are wanted, in this order, in the shapes and dtypes of the inputs.
     """
+    check_inputs(q, k, v, True)
+    _check_backward(grad_out, grad_lse, q, v, out, lse, captured, needs)
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
     if scale is None:
@@ -171,6 +179,37 @@ def _attention_backward(
         strict=strict,
     )
     return [gradient for gradient in found if gradient is not None]
+
+
+def _check_backward(
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    captured: Sequence[torch.Tensor],
+    needs: Sequence[bool],
+) -> None:
+    """Raises GraphArgumentError unless what a forward gave fits its inputs."""
+    outer, statistics = q.shape[:3], torch.float64 if q.dtype is torch.float64 else torch.float32
+    for name, tensor, shape, dtype in (
+        ("grad_out", grad_out, (*outer, v.shape[3]), q.dtype),
+        ("out", out, (*outer, v.shape[3]), q.dtype),
+        ("grad_lse", grad_lse, tuple(outer), statistics),
+        ("lse", lse, tuple(outer), statistics),
+    ):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape or tensor.dtype is not dtype or tensor.device != q.device:
+            found = f"is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            problem = f"{found}; it belongs to q as {dtype} {shape} on {q.device}"
+            raise GraphArgumentError(operator="attention_backward", argument=name, problem=problem)
+    given = {"grad_out": grad_out, "out": out, "grad_lse": grad_lse, "lse": lse}
+    require_memory(**{name: tensor for name, tensor in given.items() if tensor is not None})
+    if len(needs) != 3 + len(captured):
+        problem = f"has {len(needs)} values for q, k, v and {len(captured)} captured tensors"
+        raise GraphArgumentError(operator="attention_backward", argument="needs", problem=problem)
 
 
 def _fake_attention_backward(
@@ -301,6 +340,9 @@ def _attention_with_graph(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """``_attention`` as autograd sees it."""
     slots = differentiable_slots(parse_expr(score)) if score else frozenset()
+    if slots and max(slots) >= len(captured):
+        problem = f"are {len(captured)} tensors, but the score reads t{max(slots)}"
+        raise GraphArgumentError(operator="attention", argument="captured", problem=problem)
     followed = [q, k, v, *(captured[slot] for slot in slots)]
     if forward_ad._current_level >= 0 and any(_has_tangent(tensor) for tensor in followed):
         raise FunctionTransformError(what="an input")
