@@ -83,7 +83,8 @@ def parse_expr(text: str) -> Expr:
         raise
     # Python's parser and its numbers have limits of their own, and so has the depth of calls.
     except (SyntaxError, RecursionError, MemoryError, ValueError, OverflowError) as error:
-        raise ExpressionSyntaxError(text=text[:100], problem=str(error)) from error
+        problem = str(error) or "it is nested too deeply"
+        raise ExpressionSyntaxError(text=text[:100], problem=problem) from error
 
 
 class _Reader:
@@ -214,8 +215,6 @@ def _literal_value(node: ast.expr) -> float | None:
 
 
 def _constant(value: float, dtype: DType | None) -> Const:
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ExpressionSyntaxError(text=str(value)[:100], problem="the number has more than 64 bits")
     if isinstance(value, bool):
         return Const(value, DType.BOOL)
     if isinstance(value, float):
