@@ -35,7 +35,7 @@ from attnc.runtime.entries import (
     write_manifest,
 )
 from attnc.runtime.leftovers import HeldFolder, make_held, sweep
-from attnc.runtime.private import require_private
+from attnc.runtime.private import make_private, require_private
 
 _T = TypeVar("_T")
 
@@ -159,7 +159,7 @@ class DiskCache:
         try:
             if not root.is_absolute() and root.parts[:1] and root.parts[0].startswith("~"):
                 raise FileNotFoundError(errno.ENOENT, "the user has no home folder")
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(root)
         except OSError as error:
             self._failure = error
         else:

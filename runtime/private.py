@@ -11,6 +11,13 @@ from attnc.errors import CacheDirectoryError
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
+def make_private(root: Path) -> None:
+    """Makes ``root`` and what is missing above it, for the user alone whatever the umask is."""
+    for parent in reversed(root.parents):
+        parent.mkdir(mode=0o700, exist_ok=True)
+    root.mkdir(mode=0o700, exist_ok=True)
+
+
 def require_private(root: Path) -> None:
     """Does nothing if only the user can put code into ``root``, or another folder in its place.
 
