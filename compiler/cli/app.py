@@ -320,6 +320,138 @@ def prove(
 
 
 @app.command()
+def export(
+    target: Target = None,
+    expr: Expression = None,
+    output: Annotated[
+        str, typer.Option("-o", "--output", help="The module to write", metavar="FILE.py")
+    ] = "kernel.py",
+    machine: Annotated[
+        str,
+        typer.Option(
+            "--target",
+            help="cpu, cpu-avx512, cpu-avx2, cpu-generic: C++; triton (the GPU of this machine), "
+            "sm_80, sm_90, sm_100, gfx942, interpreter: Triton",
+            metavar="MACHINE",
+        ),
+    ] = "cpu",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16 or float64; float32 on CPUs, else bfloat16",
+            show_default=False,
+        ),
+    ] = None,
+    head_dim: Annotated[int, typer.Option(help="Width of q and k")] = 64,
+    value_dim: Annotated[
+        int | None, typer.Option(help="Width of v; that of q, if left out", show_default=False)
+    ] = None,
+    forward_only: Annotated[
+        bool, typer.Option("--forward-only", help="Leave gradients out")
+    ] = False,
+    constant_captured: Annotated[
+        bool, typer.Option("--constant-captured", help="Leave gradients of captured tensors out")
+    ] = False,
+    table: Annotated[
+        bool,
+        typer.Option("--table", help="Find tiles at run time although loop bounds are formulas"),
+    ] = False,
+    wide_index: Annotated[
+        bool, typer.Option("--wide-index", help="For tensors of 2**31 elements and more")
+    ] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Keep large captured tensors in the module too")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files")] = False,
+) -> None:
+    """Write a Python module with a function's kernels that needs torch, but not attnc.
+
+    Triton, or C++ with its loader; forward and backward. Captured tensors become arguments, with
+    the values they have now where they are left out. `python kernel.py` tests it.
+    """
+    import shlex
+
+    from attnc.cli.export import Options, run
+
+    options = Options(
+        output=output,
+        machine=machine,
+        dtype=dtype,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        forward_only=forward_only,
+        constant_captured=constant_captured,
+        from_table=table,
+        wide_index=wide_index,
+        embed=embed,
+        force=force,
+        command=shlex.join(["attnc", *sys.argv[1:]]),
+    )
+    run(target, expr, options)
+
+
+@app.command()
+def bench(
+    target: Target = None,
+    expr: Expression = None,
+    shape: ShapeText = None,
+    against: Annotated[
+        str, typer.Option(help="Peers: flex (compiled), sdpa, or both", metavar="PEERS")
+    ] = "flex,sdpa",
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, float16 or float64; float32 on CPUs, else bfloat16",
+            show_default=False,
+        ),
+    ] = None,
+    kv_heads: Annotated[
+        int | None, typer.Option(help="Heads of k and v, if fewer", min=1, show_default=False)
+    ] = None,
+    backward: Annotated[
+        bool, typer.Option("--backward", help="Time forward and backward together")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(help="How long to time, compiling not counted", min=0.0)
+    ] = 10.0,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu or cuda; the GPU if there is one", show_default=False),
+    ] = None,
+    json_file: Annotated[
+        str | None,
+        typer.Option("--json", help="Write figures", metavar="FILE", show_default=False),
+    ] = None,
+    picture: Annotated[
+        str | None,
+        typer.Option(help="Draw into a PNG", metavar="FILE", show_default=False),
+    ] = None,
+) -> None:
+    """Time a function's kernels against compiled flex_attention and SDPA, in turns.
+
+    Each is compared with float64 first: what is wrong is not timed. Exit code 1 if attnc is.
+    """
+    import shlex
+
+    from attnc.cli.bench import Options, run
+
+    command = shlex.join(["attnc", *sys.argv[1:]])
+    options = Options(
+        shape=shape,
+        kv_heads=kv_heads,
+        against=against,
+        dtype=dtype,
+        backward=backward,
+        seconds=seconds,
+        device=device,
+        json=json_file,
+        picture=picture,
+        command=command,
+    )
+    raise typer.Exit(run(target, expr, options))
+
+
+@app.command()
 def doctor(
     calibrate: Annotated[
         bool,

@@ -29,3 +29,11 @@ class InspectionOptionError(AttncError, ValueError):
 
 class ProofArgumentError(AttncError, ValueError):
     template = "attnc.prove.{function}({name}={value!r}): {problem}."
+
+
+class NotExportableError(AttncError, ValueError):
+    template = "{name} cannot be exported: {problem}."
+
+
+class BenchmarkError(AttncError, ValueError):
+    template = "{name} cannot be timed: {problem}."

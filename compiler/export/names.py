@@ -6,6 +6,7 @@ import builtins
 import inspect
 import keyword
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def source_lines(mods: Iterable[Any]) -> list[str]:
             text = inspect.getsource(fn)
         except (OSError, TypeError):
             text = f"{getattr(fn, '__name__', 'a function')}, whose source is not known"
-        lines += ["", *map(_visible, inspect.cleandoc(text).splitlines())]
+        lines += ["", *map(_visible, textwrap.dedent(text).splitlines())]
     return lines[1:]
 
 

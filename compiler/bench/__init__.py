@@ -1,0 +1,1 @@
+"""Benchmarks of one function against PyTorch's own ways to compute it."""
