@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from cpu_kernels import load, program_of, run, run_backward, spec_of
-from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 from attnc import attention
 from attnc.plan import Wanted, make_plan
@@ -19,6 +18,7 @@ from attnc.runtime.reference import reference_attention
 from attnc.runtime.triton_compile import compile_offline
 from attnc.target import GPU_TARGETS
 from attnc.testing import assert_close_to_reference
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 Mask = Callable[[Any, Any, Any, Any], Any]
 WINDOW = torch.tensor([30, 0, 100], dtype=torch.int32)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from cpu_kernels import load, program_of, run, run_backward, spec_of
-from attnc.testing.gradients import assert_gradients_close, expected_gradients
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from attnc.program import Program
 from attnc.runtime.gradients import differentiable_slots
 from attnc.runtime.isa import runnable_isas
 from attnc.testing import InputsRecipe, MaskRecipe, ScoreRecipe, inputs, masks, score_mods
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 Case = tuple[MaskRecipe | None, ScoreRecipe | None, InputsRecipe]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from attnc.testing.gradients import assert_gradients_close, expected_gradients
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.checkpoint import checkpoint
@@ -20,6 +19,7 @@ from attnc import attention
 from attnc.errors import FunctionTransformError, NoCompilerError
 from attnc.runtime import cpu
 from attnc.testing import MaskRecipe, ScoreRecipe, masks, score_mods
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 from attnc.testing.programs import Limits
 
 Mod = Callable[..., Any]

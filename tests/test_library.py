@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 from cpu_kernels import load, program_of, run, run_backward, spec_of
-from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 import attnc
 from attnc import library
 from attnc.plan import Wanted
 from attnc.runtime.gradients import differentiable_slots
 from attnc.runtime.reference import reference_attention
-from attnc.testing import assert_close_to_reference
+from attnc.testing import Limits, assert_close_to_reference, check
+from attnc.testing.gradients import assert_gradients_close, expected_gradients
 
 ENTRIES = tuple(library.ENTRIES.values())
 N = 37  # no multiple of anything
@@ -403,6 +403,19 @@ def test_examples_run_forward_and_backward() -> None:
         assert_close_to_reference(result.out, result.lse, expected, torch.float32)
         names = [f"{name} of {entry.name}" for name in ("q", "k", "v", *map(str, slots))]
         assert_gradients_close(names, found, wanted, torch.float32, 16, is_single=True)
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_entries_keep_the_laws_of_functions(entry: library.Entry) -> None:
+    """At every length and place where its tensors can be read: the compiled form is the function,
+    tiles and loop bounds are exact, scores are numbers. No kernel is built."""
+    n_batch, n_heads, n_queries, n_keys = entry.shape
+    limits = Limits(n_batch, n_heads, min(n_queries, n_keys, 150))
+
+    report = check(entry.kernel(), backends=[], limits=limits, examples=5)
+
+    examined = {each.law: each.n_examples for each in report.laws}
+    assert min(examined["total"], examined["compiled-mask"] + examined["compiled-score"]) > 0
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

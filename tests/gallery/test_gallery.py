@@ -21,16 +21,14 @@ from gallery.harness import (
 )
 
 import attnc
-from attnc.blocks import classify
 from attnc.plan import Wanted
-from attnc.run_table import Kind
+from attnc.testing import InputsRecipe, Shape, check
 
 TWINS = load_twins()
 ROOMS = {
     room: [name for name in names if name in TWINS]
     for room, names in groupby(SYSTEMS, lambda name: SYSTEMS[name].needs)
 }
-BLOCK = 16
 #: Interpreted in the default run; the others in the slow one.
 SAMPLE = ("swin", "faceformer", "halonet", "flex_attention_paged")
 
@@ -77,45 +75,23 @@ def test_cpu_kernels_equal_the_dense_twins(room: str) -> None:
 
 
 @pytest.mark.parametrize("name", TWINS)
-def test_tile_classes_are_those_of_the_twin(name: str) -> None:
-    """A tile is EMPTY, PARTIAL or FULL exactly where the pairs of the twin are."""
+def test_masks_and_tiles_are_those_of_the_twin(name: str) -> None:
+    """The mask is the twin's at every pair, compiled too; a tile is EMPTY, PARTIAL or FULL, and
+    loop bounds visit it, exactly as its pairs are."""
     system = SYSTEMS[name]
     n_batch, n_heads, n_queries, n_keys = system.shape
     parts = system.build()
-    program = program_of(attnc.noop_mask if parts.mask is None else parts.mask, None)
-    assert program.mask is not None
     visible = TWINS[name](parts.data).visible
-    dense = torch.ones(system.shape, dtype=torch.bool) if visible is None else visible
+    dense = torch.ones(1, dtype=torch.bool) if visible is None else visible
+    dense = dense.expand(system.shape)
 
-    table = classify(
-        program.mask,
-        program.tensors,
-        n_batch=n_batch,
-        n_heads=n_heads,
-        n_queries=n_queries,
-        n_keys=n_keys,
-        block_m=BLOCK,
-        block_n=BLOCK,
-    ).table
-
-    expected = tile_kinds(dense.expand(system.shape))
-    kinds = torch.from_numpy(table.to_dense()).expand(expected.shape)
-    torch.testing.assert_close(kinds, expected, check_dtype=False)
-
-
-def tile_kinds(visible: torch.Tensor) -> torch.Tensor:
-    """Kind of each tile of (B, H, n_queries, n_keys) bool, by looking at every pair."""
-    rows = [
-        torch.stack([_kind(tile) for tile in band.split(BLOCK, dim=3)], dim=-1)
-        for band in visible.split(BLOCK, dim=2)
-    ]
-    return torch.stack(rows, dim=-2)
-
-
-def _kind(tile: torch.Tensor) -> torch.Tensor:
-    pairs = tile.flatten(2)
-    some = torch.where(pairs.any(-1), int(Kind.PARTIAL), int(Kind.EMPTY))
-    return torch.where(pairs.all(-1), int(Kind.FULL), some)
+    check(
+        attnc.noop_mask if parts.mask is None else parts.mask,
+        expected=lambda b, h, q_idx, kv_idx: dense[b, h, q_idx, kv_idx],
+        laws="expected,compiled-mask,tiles,loop-bounds",
+        backends=[],
+        at=InputsRecipe(Shape(n_batch, n_heads, n_queries, n_keys, n_kv_heads=n_heads)),
+    )
 
 
 def interpret(names: Sequence[str]) -> None:

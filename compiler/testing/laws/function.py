@@ -7,13 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
-from attnc import ir
+from attnc import ir, prove
 from attnc.errors import AttncError
 from attnc.evaluate import evaluate
+from attnc.prove import Proof
 from attnc.runtime.reference import reference_mask, reference_scores
 from attnc.testing.case import Case
 from attnc.testing.gradients import number_dtype
 from attnc.testing.laws.registry import Failure, law
+from attnc.testing.programs import Limits
+from attnc.testing.subject import Subject
 
 
 def _has_pairs(case: Case) -> bool:
@@ -30,10 +33,33 @@ def total(case: Case) -> Iterator[Failure]:
         yield Failure(f"{type(error).__name__}: {error}")
 
 
+def _differ(subject: Subject, limits: Limits) -> Proof | None:
+    """A counterexample; what is expected may be written in a style that kernels have not."""
+    if subject.mask is None or subject.expected is None or subject.score is not None:
+        return None
+    try:
+        proof = prove.equal(subject.mask, subject.expected, **sizes_of(limits))
+    except AttncError:
+        return None
+    return proof if proof.holds is False else None
+
+
+def sizes_of(limits: Limits) -> dict[str, int]:
+    """Arguments of proofs."""
+    return {
+        "B": limits.n_batch,
+        "H": limits.n_heads,
+        "Q_LEN": limits.length,
+        "KV_LEN": limits.length,
+        "budget": 1 << 24,
+    }
+
+
 @law(
     "expected",
     "the function is what it is expected to be",
     applies=lambda case: case.subject.expected is not None and _has_pairs(case),
+    proof=_differ,
 )
 def expected(case: Case) -> Iterator[Failure]:
     subject = case.subject

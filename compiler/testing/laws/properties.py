@@ -11,7 +11,7 @@ from attnc.mods import Mod, noop_mask
 from attnc.prove import Proof
 from attnc.testing.case import Case
 from attnc.testing.laws.forward import not_close
-from attnc.testing.laws.function import difference, nearest
+from attnc.testing.laws.function import difference, nearest, sizes_of
 from attnc.testing.laws.registry import Failure, law
 from attnc.testing.programs import Limits
 from attnc.testing.subject import Subject
@@ -22,22 +22,13 @@ def _by(prover: Callable[..., Proof]) -> Callable[[Subject, Limits], Proof | Non
         # What a score_mod hides by -inf is not looked at by proofs.
         if subject.score is not None:
             return None
-        return prover(_mask(subject), **_sizes(limits))
+        return prover(_mask(subject), **sizes_of(limits))
 
     return proof
 
 
 def _mask(subject: Subject) -> Mod:
     return noop_mask if subject.mask is None else subject.mask
-
-
-def _sizes(limits: Limits) -> dict[str, int]:
-    return {
-        "B": limits.n_batch,
-        "H": limits.n_heads,
-        "Q_LEN": limits.length,
-        "KV_LEN": limits.length,
-    }
 
 
 @law("causal", "no query sees a later key", proof=_by(prove.causal), is_property=True)
@@ -85,7 +76,7 @@ def monotone(case: Case) -> Iterator[Failure]:
 
 
 def _read_inside(subject: Subject, limits: Limits) -> Proof | None:
-    sizes = _sizes(limits)
+    sizes = sizes_of(limits)
     mask = subject.mask
     proofs = [] if mask is None else [prove.in_bounds(mask, **sizes)]
     if subject.score is not None:

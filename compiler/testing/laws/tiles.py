@@ -14,7 +14,7 @@ from attnc.run_table import Kind
 from attnc.testing.case import Case
 from attnc.testing.laws.registry import Failure, law
 
-_BLOCK = 32
+_BLOCK = 16
 
 
 def _has_mask(case: Case) -> bool:
