@@ -16,6 +16,7 @@ from attnc import errors
 from attnc.runtime import cpu, isa
 from attnc.runtime.build import load_library
 from attnc.runtime.cache import DiskCache
+from attnc.runtime.disassembly import disassembled
 from attnc.runtime.entries import Entry
 from attnc.runtime.triton_compile import compile_offline
 from attnc.target import GPU_TARGETS, GpuTarget
@@ -155,6 +156,16 @@ def test_the_compiler_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path / "cache"))
     attend(mask=lambda b, h, q_idx, kv_idx: q_idx * 5 == kv_idx * 7)
+
+
+@tells(
+    errors.ToolMissingError,
+    "objdump, which reads machine code of CPUs, is missing: it is not on the PATH. Install it, in "
+    "Debian the package binutils.",
+)
+def test_missing_tools_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    disassembled(tmp_path / "kernel.so")
 
 
 @tells(

@@ -76,6 +76,15 @@ def test_similar_functions_are_named(folder: Path) -> None:
 
 
 @tells(
+    errors.TargetRevisionError,
+    "masks_of_errors.py@ cannot be read: '' is no revision. FILE.py@REVISION:NAME takes the file "
+    "as it was in a revision of its git repository, such as HEAD~1.",
+)
+def test_revisions_are_looked_up(folder: Path) -> None:
+    command("inspect", "masks_of_errors.py@:window")
+
+
+@tells(
     errors.TargetCodeError,
     "--expr 'lambda b, h: (' cannot be used: '(' was never closed in line 1, `lambda b, h: (`.",
 )

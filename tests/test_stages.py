@@ -177,12 +177,6 @@ def test_resources_tell_of_each_loop() -> None:
     assert "mma.sync" in text
 
 
-def test_resources_are_read_by_tensor_core_instructions() -> None:
-    """Kernels without such instructions are refused instead of being misread."""
-    with pytest.raises(InspectionOptionError, match="bfloat16 and float16"):
-        Inspection.of(causal, target="sm_80", dtype="float32").resources()
-
-
 def test_block_mask_is_inspected_as_it_is() -> None:
     """A Kernel with a BlockMask: the plan reads its table, and the tiles shown are its own."""
     block_mask = attnc.create_block_mask(documents, None, None, 384, 384)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from attnc.cli.console import is_terminal, write
-from attnc.cli.inspect import inspection_of, require_options
+from attnc.cli.inspect import inspection_of, machine_for, require_options
 from attnc.errors import TargetChoiceError
 
 SAME, DIFFERENT = 0, 1
@@ -25,6 +25,7 @@ def run(
     from attnc.stages.difference import difference_of
 
     wanted = require_options(stage, machine, dtype, passes)
+    machine = machine_for(stage, machine)
     if before is None or after is None:
         raise TargetChoiceError(given="--diff compares two functions, A and B")
     # The sizes of the first, where the library has some: tiles are counted for one shape.

@@ -24,6 +24,7 @@ def run(
 ) -> None:
     """Prints one stage, or all that the target has."""
     wanted = require_options(stage, machine, dtype, passes)
+    machine = machine_for(stage, machine)
     inspection = inspection_of(target, expression, shape, machine, dtype)
     names = None if stage == "all" else [stage]
     found = inspection.stages(names, passes=wanted, measure=stage == "blocks" and not as_json)
@@ -45,6 +46,12 @@ def require_options(stage: str, machine: str, dtype: str | None, passes: str) ->
         require_choice("--dtype", dtype, DTYPES)
     require_choice("--pass", passes, PASSES)
     return next(known for known in PASSES if known == passes)
+
+
+def machine_for(stage: str, machine: str) -> str:
+    """``machine``; in place of a CPU the GPU of this machine, for a stage that only GPUs have."""
+    is_of_gpus = stage != "all" and STAGES[stage].machine in ("gpu", "nvidia")
+    return "triton" if is_of_gpus and machine.startswith("cpu") else machine
 
 
 def inspection_of(
