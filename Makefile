@@ -12,7 +12,7 @@ LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplif
 pinned = $(shell grep '^$(1)==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow fuzz demo docs lint format types check clean
+.PHONY: help venv test slow fuzz demo docs lint format types check clean browser
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -58,6 +58,16 @@ types: $(INSTALLED)  ## check types on an installed copy
 	rm -rf build
 	$(PIP) install -q --no-deps --no-build-isolation --target build/types .
 	$(BIN)/mypy -p attnc
+
+# What is missing is installed where that is possible; the tests tell what of it is not there.
+browser:  ## install Chromium for the tests of the HTML report (Debian, as root)
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		export DEBIAN_FRONTEND=noninteractive; \
+		{ timeout 120 apt-get -qq update && \
+		timeout 300 apt-get -qq install -y chromium chromium-driver >/dev/null; } \
+		|| echo 'browser: Chromium could not be installed'; \
+	else echo 'browser: install chromium and chromium-driver for the tests of the HTML report'; fi
 
 check: lint types test  ## lint, types and tests
 

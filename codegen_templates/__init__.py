@@ -1,1 +1,1 @@
-"""Jinja templates of the generated kernels; all decisions are in the plan they are given."""
+"""Jinja templates of the generated kernels, where all decisions are in the plan; and of the report."""

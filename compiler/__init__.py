@@ -41,7 +41,7 @@ _HOMES = {
     "noop_mask": "attnc.mods",
     "or_masks": "attnc.mods",
 }
-_MODULES = frozenset({"interchange", "layout", "library", "prove", "testing"})
+_MODULES = frozenset({"interchange", "layout", "library", "prove", "report", "testing"})
 # Written out for static checkers; _HOMES has the same names.
 __all__ = [
     "Analysis",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import zlib
 from collections.abc import Collection
@@ -41,11 +42,14 @@ def heads(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     return (q_idx - kv_idx).abs() < WIDTHS[h]
 
 
+#: A name that would be a script, a template and the end of an element.
+NASTY = "</script><img src=x onerror=alert(1)><!-- ]]> {{ 7*7 }} ' \" & \u2028 </pre></code>"
+
 Shape = tuple[int, int, int, int, int]
 
 #: Functions and shapes of calls.
 PAGES: dict[str, tuple[attnc.Kernel, Shape]] = {
-    "documents": (documents, (2, 2, 2048, 2048, 32)),
+    "documents": (documents, (2, 2, 1000, 1000, 32)),
     "biased": (biased, (1, 2, 500, 500, 32)),
     "heads": (heads, (1, 3, 1000, 1100, 32)),
 }
@@ -73,3 +77,21 @@ def reasons_in(mask: Any) -> list[dict[tuple[int, int], str]]:
         {(row, column): found["texts"][text] for row, column, text in tiles}
         for tiles in found["tiles"]
     ]
+
+
+def nasty_report(folder: Path) -> Path:
+    """The report of a function whose name, docstring and source are ``NASTY``."""
+    module = folder / "nasty.py"
+    module.write_text(
+        "def mask(b, h, q_idx, kv_idx):\n"
+        f"    return q_idx >= kv_idx  # {NASTY}\n"
+        f"mask.__name__ = mask.__doc__ = {NASTY!r}\n"
+    )
+    spec = importlib.util.spec_from_file_location("nasty", module)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return report.write(
+        loaded.mask, folder / "nasty.html", shape=(1, 1, 256, 256, 32), stages=QUICK
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
 import re
 import zlib
@@ -18,7 +17,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from report_pages import HEADS, PAGES, QUICK, documents, inspection_of, reasons_in, written
+from report_pages import (
+    HEADS,
+    NASTY,
+    PAGES,
+    documents,
+    inspection_of,
+    nasty_report,
+    reasons_in,
+    written,
+)
 from typer.testing import CliRunner
 
 import attnc
@@ -211,7 +219,6 @@ def test_tiles_to_explain_are_tiles_of_the_mask(table: RunTable) -> None:
             assert visited <= set(tiles) or is_short
 
 
-NASTY = "</script><img src=x onerror=alert(1)><!-- ]]> {{ 7*7 }} ' \" & \u2028 </pre></code>"
 texts = st.text() | st.lists(
     st.sampled_from(["<", ">", "&", '"', "'", "</script>", "<!--", "-->", "]]>", "{{", "x", "\n"])
 ).map("".join)
@@ -252,29 +259,11 @@ def test_what_a_user_wrote_is_text(tmp_path: Path) -> None:
     assert "{{ 7*7 }}" in "".join(found.text["h1"])
 
 
-def nasty_report(folder: Path) -> Path:
-    """The report of a function whose name, docstring and source are ``NASTY``."""
-    module = folder / "nasty.py"
-    module.write_text(
-        "def mask(b, h, q_idx, kv_idx):\n"
-        f"    return q_idx >= kv_idx  # {NASTY}\n"
-        f"mask.__name__ = mask.__doc__ = {NASTY!r}\n"
-    )
-    spec = importlib.util.spec_from_file_location("nasty", module)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return report.write(
-        loaded.mask, folder / "nasty.html", shape=(1, 1, 256, 256, 32), stages=QUICK
-    )
-
-
 def test_inspect_writes_a_report(tmp_path: Path) -> None:
     """`attnc inspect --html` writes the page and says so; a folder that is not there is one line."""
     path = tmp_path / "page.html"
     arguments = ["inspect", "--expr", "lambda b, h, q, kv: q >= kv", "--shape", "1,1,256,256,32"]
-    arguments += ["--stage", "ir"]
+    arguments += ["--stage", "ir", "--target", "sm_90"]
 
     done = CliRunner().invoke(app, [*arguments, "--html", str(path)], prog_name="attnc")
     refused = CliRunner().invoke(app, [*arguments, "--html", str(tmp_path / "no" / "page.html")])

@@ -168,7 +168,7 @@ def _numbers(analysis: Analysis, costs: tuple[CostRow, ...]) -> Iterator[Fact]:
     for cost in costs:
         if cost.time is not None:
             word = "at the best" if cost.is_bound else "expected"
-            note = word if cost.speedup is None else f"{word}, {cost.speedup} of dense speed"
+            note = word if cost.speedup is None else f"{word}, {cost.speedup} the speed of dense"
             yield Fact(cost.name, cost.time, note)
 
 
