@@ -32,6 +32,7 @@ PUBLIC = (
     "attnc.layout",
     "attnc.library",
     "attnc.prove",
+    "attnc.report",
     "attnc.testing",
 )
 

@@ -244,7 +244,8 @@ def _sampled(table: RunTable, group: int, most: int) -> list[tuple[int, int]]:
 
 def _evenly(n: int, most: int) -> list[int]:
     """At most ``most`` of range(n), with both ends."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
+    places: list[int] = np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)).tolist()
+    return places
 
 
 def _n_pieces(tiles: list[tuple[int, int]]) -> int:
