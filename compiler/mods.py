@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from attnc.errors import KernelPartsError, ModSignatureError, NotAModError, WrongModKindError
+from attnc.errors.base import visible
 
 Mod = Callable[..., Any]
 Kind = Literal["mask_mod", "score_mod"]
@@ -94,9 +95,9 @@ def _instead(value: Any, wanted: Kind) -> str:
 
 
 def mod_name(mod: Mod) -> str:
-    """The function's own name, or its repr."""
+    """The function's own name, or its repr, as it can be shown."""
     name = getattr(mod, "__name__", None) or getattr(getattr(mod, "func", None), "__name__", None)
-    return str(name) if name else repr(mod)
+    return visible(str(name) if name else repr(mod))
 
 
 def _placed(mod: Mod) -> str:

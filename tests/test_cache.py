@@ -15,6 +15,7 @@ import pytest
 
 from attnc.errors import CacheDirectoryError, CacheWarning
 from attnc.runtime import cache
+from attnc.runtime.build import find_compiler
 from attnc.runtime.cache import DiskCache
 from attnc.runtime.leftovers import make_held
 
@@ -278,15 +279,23 @@ CALL = """
 def n_builds_of(n_processes: int, folder: Path) -> int:
     """Kernels built by so many processes at once; 0 stands for one without a fork."""
     command = [sys.executable, "-c", textwrap.dedent(CALL), str(n_processes)]
-    environment = {**os.environ, "ATTNC_CACHE_DIR": str(folder)}
+    real = find_compiler()
+    logging = folder.with_name("c++")
+    logging.write_text(
+        f"#!/bin/sh\necho run >> '{folder}.log'\nexec '{real.command[0]}' \"$@\" -O0\n"
+    )
+    logging.chmod(0o755)
+    os.utime(logging, (1, 1))  # one compiler is one file, unchanged
+    environment = {**os.environ, "ATTNC_CACHE_DIR": str(folder), "CXX": str(logging)}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
     return int(done.stdout)
 
 
 def test_sixteen_processes_build_each_kernel_once(tmp_path: Path) -> None:
-    """And a new process after them builds none."""
-    assert n_builds_of(16, tmp_path) == 2
-    assert n_builds_of(0, tmp_path) == 0
+    """And a new process after them builds none; the compiler is run as often as that."""
+    assert n_builds_of(16, tmp_path / "cache") == 2
+    assert n_builds_of(0, tmp_path / "cache") == 0
+    assert (tmp_path / "cache.log").read_text() == "run\n" * 2
 
 
 def test_a_killed_build_is_in_nobodys_way(tmp_path: Path) -> None:

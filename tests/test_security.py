@@ -26,6 +26,7 @@ from attnc.parser import parse_expr
 from attnc.printer import format_program
 from attnc.runtime import cache
 from attnc.runtime.cache import DiskCache
+from attnc.stages import Inspection
 
 MARK = "zZ9payload"
 NASTY = (
@@ -118,6 +119,19 @@ def test_messages_do_not_move_the_cursor(name: str, file: str) -> None:
     assert not kinds & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     assert "\x1b" not in str(caught.value)
     assert "\u202e" not in str(caught.value)
+
+
+def test_reports_do_not_move_the_cursor() -> None:
+    """Nor do the stages that quote the source, and the repr of a kernel."""
+    name = "".join(NASTY).replace("\n", "")
+    mask, score = mods_named(name, name)
+    kernel = attnc.kernel(score=score)(mask)
+    stages = Inspection.of(kernel)
+    for text in (repr(kernel), kernel.explain(), kernel.ir, stages.traced()):
+        assert not {unicodedata.category(letter) for letter in text if letter != "\n"} & {
+            "Cc",
+            "Cf",
+        }
 
 
 @given(st.text())

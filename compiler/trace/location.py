@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from attnc.errors.base import visible
+
 _INTERNAL = tuple(
     f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent)
 )
@@ -22,14 +24,14 @@ _UNKNOWN_SOURCE = "source not available"
 
 @dataclass(frozen=True)
 class Location:
-    """A line of the user's code; ``source`` is that line without indentation."""
+    """A line of the user's code; ``source`` is that line without indentation, as it can be shown."""
 
     file: str
     line: int
     source: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}"
+        return visible(f"{self.file}:{self.line}")
 
 
 def call_mod(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -87,4 +89,4 @@ def raised_at(error: BaseException) -> Location:
 def _location(frame: FrameType, line: int | None = None) -> Location:
     file, line = frame.f_code.co_filename, line or frame.f_lineno
     source = linecache.getline(file, line, frame.f_globals).strip()
-    return Location(file, line, source or _UNKNOWN_SOURCE)
+    return Location(file, line, visible(source) or _UNKNOWN_SOURCE)
