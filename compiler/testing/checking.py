@@ -227,6 +227,8 @@ def _subject(
     if expected is not None:
         require_kind(expected, mod_kind(mod), "expected")
     options = getattr(mod, "options", {})
+    mask_source: Any
+    score_source: Any
     if mod_kind(mod) == "mask_mod":
         mask_source, score_source = f, score or getattr(mod, "score", None)
     else:

@@ -177,5 +177,5 @@ def _heads(x: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
 
 
 def _folded(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    total = grad.unflatten(1, (x.shape[1], -1)).sum(dim=2)
+    total = torch.unflatten(grad, 1, (x.shape[1], -1)).sum(dim=2)
     return total if x.shape[0] == total.shape[0] else total.sum(dim=0, keepdim=True)

@@ -51,7 +51,8 @@ def _stray(case: Case, backend: str) -> Iterator[Failure]:
     """What is not 0 or -inf and ought to be, where a query sees no key or no query sees a key."""
     outcome, shape = case.outcome(backend), case.shape
     rows = ~case.visible.any(dim=3)
-    columns = ~case.visible.any(dim=2).unflatten(1, (shape.n_kv_heads, -1)).any(dim=2)
+    by_group = torch.unflatten(case.visible.any(dim=2), 1, (shape.n_kv_heads, -1))
+    columns = ~by_group.any(dim=2)
     if shape.n_kv_batch != shape.n_batch:
         columns = columns.all(dim=0, keepdim=True)
     stray = [("out", outcome.out != 0, rows), ("the log-sum-exp", outcome.lse != -math.inf, rows)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -44,7 +45,7 @@ def _differ(subject: Subject, limits: Limits) -> Proof | None:
     return proof if proof.holds is False else None
 
 
-def sizes_of(limits: Limits) -> dict[str, int]:
+def sizes_of(limits: Limits) -> dict[str, Any]:
     """Arguments of proofs."""
     return {
         "B": limits.n_batch,

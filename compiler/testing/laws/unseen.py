@@ -48,9 +48,9 @@ def _variants(case: Case) -> list[Case]:
 def _unseen_keys(case: Case) -> torch.Tensor:
     """(Bkv, Hkv, n_keys) bool: keys in whole blocks that the mask hides from all queries."""
     shape = case.shape
-    seen = case.mask_values.any(dim=2).unflatten(1, (shape.n_kv_heads, -1)).any(dim=2)
+    seen = torch.unflatten(case.mask_values.any(dim=2), 1, (shape.n_kv_heads, -1)).any(dim=2)
     if shape.n_kv_batch != shape.n_batch:
         seen = seen.any(dim=0, keepdim=True)
     blocks = torch.nn.functional.pad(seen, (0, -shape.n_keys % _BLOCK))
-    hidden = ~blocks.unflatten(2, (-1, _BLOCK)).any(dim=3)
+    hidden = ~torch.unflatten(blocks, 2, (-1, _BLOCK)).any(dim=3)
     return hidden.repeat_interleave(_BLOCK, dim=2)[..., : shape.n_keys]
