@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from benchmarks.cases import CASES, Mod, Problem
 N_BUCKETS = 32  # of T5, for keys before the query
 _NEAR = N_BUCKETS // 2  # distances with a bucket of their own
 _N_DISTANCES, _N_EDGES = 40, 20  # rows of Graphormer's tables, which are one here
+_GRID_WIDTH = 32
 _FAR = 128  # from this distance on all are in the last bucket
 
 
@@ -22,7 +23,7 @@ _FAR = 128  # from this distance on all are in the last bucket
 class Bias:
     """A learned addition to the scores.
 
-    ``initial(heads, length)`` is a float32 tensor whose dimension ``heads_at`` is heads.
+    ``initial(heads, length)`` is a tensor whose dimension ``heads_at`` is heads.
     ``score(tensor, length)`` makes a score_mod of it. ``dense(length)`` gives a function from it to
     the bias of all pairs, (heads, length, length), which has made before what does not depend on it.
     """
@@ -80,6 +81,30 @@ def _pairs(table: torch.Tensor, _: int) -> Mod:
     return lambda score, b, h, q_idx, kv_idx: score + table[h, q_idx, kv_idx]
 
 
+def _keys_by_queries(table: torch.Tensor, _: int) -> Mod:
+    return lambda score, b, h, q_idx, kv_idx: score + table[h, kv_idx, q_idx]
+
+
+@functools.lru_cache(maxsize=1)
+def _grid(length: int) -> tuple[torch.Tensor, int]:
+    """Swin's row for each pair of places in a grid _GRID_WIDTH wide, and how many rows there are."""
+    places = torch.arange(length)
+    down, across = places // _GRID_WIDTH, places % _GRID_WIDTH
+    height = (length - 1) // _GRID_WIDTH + 1
+    width = 2 * _GRID_WIDTH - 1
+    rows = (down[:, None] - down + height - 1) * width + across[:, None] - across + _GRID_WIDTH - 1
+    return rows.int(), (2 * height - 1) * width
+
+
+def _swin(table: torch.Tensor, length: int) -> Mod:
+    rows, _ = _grid(length)
+    return lambda score, b, h, q_idx, kv_idx: score + table[rows[q_idx, kv_idx], h]
+
+
+def _dense_swin(length: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return _looked_up(_grid(length)[0])
+
+
 @functools.lru_cache(maxsize=1)
 def _graph(length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of Graphormer's table for each pair of nodes: of their distance, and of an edge."""
@@ -120,6 +145,13 @@ _PAIRS = Bias(
     lambda _: lambda table: table,
     heads_at=0,
 )
+_SHORT_PAIRS = replace(
+    _PAIRS, initial=lambda heads, length: _normal(heads, length, length).bfloat16()
+)
+_KEYS_BY_QUERIES = replace(
+    _PAIRS, score=_keys_by_queries, dense=lambda _: lambda table: table.transpose(1, 2)
+)
+_SWIN = Bias(lambda heads, length: _normal(_grid(length)[1], heads), _swin, _dense_swin)
 _GRAPHORMER = Bias(
     lambda heads, _: _normal(_N_DISTANCES + _N_EDGES, heads), _graphormer, _dense_graphormer
 )
@@ -133,6 +165,9 @@ TRAINING_CASES = {
     "distance bias, learned, causal": TrainingCase("causal", _DISTANCE),
     "T5 bias, learned, causal": TrainingCase("causal", _T5),
     "bias of pairs, learned, causal": TrainingCase("causal", _PAIRS),
+    "bias of pairs in bfloat16, causal": TrainingCase("causal", _SHORT_PAIRS),
+    "bias of keys by queries, causal": TrainingCase("causal", _KEYS_BY_QUERIES),
+    "Swin table, learned, causal": TrainingCase("causal", _SWIN),
     "Graphormer, learned, causal": TrainingCase("causal", _GRAPHORMER),
 }
 """By the name that ``Problem.case`` has here."""

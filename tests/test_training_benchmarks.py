@@ -58,8 +58,10 @@ def test_both_sides_compute_the_gradients_of_the_oracle(case: str) -> None:
     for side in (by_attnc, by_sdpa):
         errors = oracle.errors(side(problem).gradients())
 
-        assert set(errors) == set(leaves_of(problem))
-        assert max(errors.values()) < 2e-5
+        leaves = leaves_of(problem)
+        assert set(errors) == set(leaves)
+        for name, leaf in leaves.items():
+            assert errors[name] < (2e-5 if leaf.dtype is torch.float32 else 4e-3), name
 
 
 def test_oracle_notices_a_wrong_gradient() -> None:
