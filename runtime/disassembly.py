@@ -13,7 +13,7 @@ from pathlib import Path
 from attnc.errors import ToolMissingError
 
 _LABEL = re.compile(r"^[0-9a-f]+ <(?P<name>.+)>:$")
-_INSTRUCTION = re.compile(r"^\s+[0-9a-f]+:\s+(?P<text>\S.*)$")
+_INSTRUCTION = re.compile(r"^\s+(?P<address>[0-9a-f]+):\s+(?P<text>\S.*)$")
 # What a linker adds around the functions of the source.
 _NOT_OURS = re.compile(r"@plt|^_init$|^_fini$|_tm_clones$|^__do_global|^frame_dummy$")
 _FMA = re.compile(r"^v?fn?m(?:add|sub)\d*p[sdh]\b|^vfmaddsub\d*p[sd]\b")
@@ -33,10 +33,12 @@ class MachineFunction:
     Attributes:
         name: As in the source.
         instructions: Of the machine, in Intel's syntax, without addresses.
+        addresses: Of each instruction in the library, in hexadecimal digits.
     """
 
     name: str
     instructions: tuple[str, ...]
+    addresses: tuple[str, ...]
 
     @cached_property
     def n_fma(self) -> int:
@@ -116,16 +118,16 @@ def cpu_resources_of(functions: Sequence[MachineFunction]) -> CpuResources:
 
 def functions_in(disassembly: str) -> Iterator[MachineFunction]:
     """The functions of the source in what ``disassembled`` returns."""
-    name, body = "", list[str]()
-    for line in disassembly.splitlines():
+    name, body = "", list[tuple[str, str]]()
+    for line in [*disassembly.splitlines(), "0 <end>:"]:
         if label := _LABEL.match(line):
             if name:
-                yield MachineFunction(name, tuple(body))
+                yield MachineFunction(
+                    name, tuple(text for _, text in body), tuple(address for address, _ in body)
+                )
             name, body = "" if _NOT_OURS.search(label["name"]) else label["name"], []
         elif name and (match := _INSTRUCTION.match(line)):
-            body.append(match["text"])
-    if name:
-        yield MachineFunction(name, tuple(body))
+            body.append((match["address"], match["text"]))
 
 
 def disassembled(library: Path) -> str:

@@ -159,7 +159,7 @@ def test_resources_of_every_machine_and_dtype(target: str, dtype: str) -> None:
             continue
         by_vectors = dtype == "float32" and target != "gfx942"
         assert (kernel["tensor_core_instructions"] == 0) == by_vectors
-        assert kernel["vector_fma_instructions"] > (500 if by_vectors else 0)
+        assert kernel["vector_fma_instructions"] > (200 if by_vectors else 0)
         assert {loop["kind"] for loop in kernel["loops"]} == {"FULL", "PARTIAL"}
 
 
@@ -225,7 +225,7 @@ def test_cpu_kernels_are_counted_and_shown() -> None:
     assert [kernel["name"] for kernel in resources.data["kernels"]] == ["forward", "backward"]
     for kernel, stage in zip(resources.data["kernels"], (forward, backward), strict=True):
         assert kernel["vector_fma_instructions"] == len(
-            re.findall(r"^    vfn?m(?:add|sub)\d+p[sd] ", stage.text, re.MULTILINE)
+            re.findall(r"^ +[0-9a-f]+  vfn?m(?:add|sub)\d+p[sd] ", stage.text, re.MULTILINE)
         )
         assert 0 < kernel["registers"] <= 16
         assert kernel["tensor_core_instructions"] == 0
@@ -249,6 +249,7 @@ def test_spills_are_registers_stored_and_read_again() -> None:
             "vfmadd231ps zmm17,zmm1,ZMMWORD PTR [rax]",
             "vfmadd231ss xmm1,xmm2,xmm3",
         ),
+        tuple("1234567"),
     )
 
     assert function.spilled_places == {"rsp+0x20": 32}
@@ -335,7 +336,7 @@ def test_disassembly_leaves_out_what_the_linker_adds() -> None:
 """
 
     assert list(functions_in(text)) == [
-        MachineFunction("void attend<float>(int)", ("push   rbp", "ret"))
+        MachineFunction("void attend<float>(int)", ("push   rbp", "ret"), ("1100", "1101"))
     ]
 
 

@@ -300,5 +300,9 @@ def assembly_text(functions: Sequence[MachineFunction]) -> str:
         }
         told = [f"{count} {what}" for what, count in counts.items() if count]
         head = [f"; {function.name}", f"; {', '.join(told)}"] if told else [f"; {function.name}"]
-        parts.append("\n".join([*head, *(f"    {text}" for text in function.instructions)]))
+        # Within the function the address says enough of where a jump goes.
+        inner = f" <{function.name}+"
+        lines = zip(function.addresses, function.instructions, strict=True)
+        shown = (f"{address:>8}  {text.partition(inner)[0]}" for address, text in lines)
+        parts.append("\n".join([*head, *shown]))
     return "\n\n".join(parts)
