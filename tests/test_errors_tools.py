@@ -13,6 +13,7 @@ from error_texts import Q, causal, command, decay, tells
 
 import attnc
 from attnc import errors, interchange
+from attnc.bench.problem import Problem
 from attnc.export import Request
 from attnc.integrations.transformers import attention_forward
 from attnc.stages import Inspection
@@ -182,6 +183,14 @@ def test_block_masks_are_not_checked() -> None:
 )
 def test_machines_have_names() -> None:
     Inspection.of(causal, target="sm_91")
+
+
+@tells(
+    errors.BenchmarkError,
+    "causal cannot be timed: 2 key heads do not divide 3 query heads.",
+)
+def test_key_heads_divide_query_heads_in_benchmarks() -> None:
+    Problem(causal, 1, 3, 2, 8, 8, 8)
 
 
 @tells(

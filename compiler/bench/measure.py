@@ -69,13 +69,13 @@ def cuda_clock(flushed_bytes: int = 256 << 20) -> Clock:
     flushed = torch.empty(flushed_bytes, dtype=torch.int8, device="cuda")
 
     def clock(call: Call) -> float:
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         flushed.zero_()
         start.record()
         call()
         stop.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(stop) / 1e3
+        return float(start.elapsed_time(stop)) / 1e3
 
     return clock
 

@@ -137,7 +137,8 @@ class Problem:
         n_batch, n_heads = self.extents(mask)
         step = max(1, _PAIRS_AT_ONCE // (n_batch * n_heads * self.n_keys))
         n_visible = 0
-        for rows in torch.arange(self.n_queries, dtype=torch.int32).split(step):
+        for first in range(0, self.n_queries, step):
+            rows = torch.arange(first, min(first + step, self.n_queries), dtype=torch.int32)
             visible = evaluate(
                 mask,
                 b=torch.arange(n_batch, dtype=torch.int32)[:, None, None, None],

@@ -40,15 +40,15 @@ def run(target: str | None, expression: str | None, options: Options) -> int:
         require_choice("--dtype", options.dtype, _DTYPES)
     sizes = parsed_shape(shape_for(target, options.shape))
     if options.kv_heads is not None and sizes[1] % options.kv_heads:
-        problem = f"it must divide the {sizes[1]} query heads of --shape."
-        raise OptionValueError(option="--kv-heads", value=options.kv_heads, problem=problem)
+        wrong = f"it must divide the {sizes[1]} query heads of --shape."
+        raise OptionValueError(option="--kv-heads", value=options.kv_heads, problem=wrong)
     for option, path in (("--json", options.json), ("--picture", options.picture)):
         if path is not None and not Path(path).parent.is_dir():
-            problem = f"there is no folder {Path(path).parent}."
-            raise OptionValueError(option=option, value=path, problem=problem)
+            missing = f"there is no folder {Path(path).parent}."
+            raise OptionValueError(option=option, value=path, problem=missing)
     if options.picture is not None and importlib.util.find_spec("matplotlib") is None:
-        problem = "matplotlib is not installed. Run `pip install matplotlib`."
-        raise OptionValueError(option="--picture", value=options.picture, problem=problem)
+        missing = "matplotlib is not installed. Run `pip install matplotlib`."
+        raise OptionValueError(option="--picture", value=options.picture, problem=missing)
     mod = load_target(target, expression)
     device = _device(options.device)
     name = target or "--expr"
