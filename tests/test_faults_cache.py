@@ -291,6 +291,20 @@ def test_a_path_that_is_too_long_moves_the_cache(tmp_path: Path) -> None:
         assert fetched(DiskCache(tmp_path / ("x" * 256)), "a") == "a"
 
 
+@pytest.mark.parametrize("page", ["faults.md", "security.md"])
+def test_every_promise_names_its_test(page: str) -> None:
+    """The tests in the documentation are there."""
+    folder = Path(__file__).parent
+    named = set(re.findall(r"`(test_\w+)`", (folder.parent / "docs" / page).read_text()))
+    written = {
+        name
+        for file in folder.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert len(named) > 5
+    assert named <= written
+
+
 def test_only_entries_are_removed(tmp_path: Path) -> None:
     """A folder that holds more than the cache loses nothing, neither to the limit nor to clear."""
     for name in ("photos", ".photos", "a" * 63, ".building", "0" * 64 + ".bak"):
