@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib.metadata import distribution
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -35,9 +35,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def run(folder: Path, *options: str, **variables: str) -> str:
-    """What pytest prints, the plugin loaded as its entry point loads it."""
-    plugins = ["-p", "attnc.testing.plugin"] if not is_registered() else []
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugins, *options]
+    """What pytest prints, with the plugin."""
+    # Once, whether or not this installation is older than the entry point.
+    plugins = ["-p", "no:attnc", "-p", "attnc.testing.plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *plugins, *options]
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     result = subprocess.run(
         [*command, str(folder)],
@@ -48,11 +49,6 @@ def run(folder: Path, *options: str, **variables: str) -> str:
         check=False,
     )
     return result.stdout + result.stderr
-
-
-def is_registered() -> bool:
-    """Whether this installation was made since the plugin has its entry point."""
-    return bool(distribution("attnc").entry_points.select(group="pytest11", name="attnc"))
 
 
 def test_failures_show_the_laws_and_the_reproduction(folder: Path) -> None:
@@ -77,6 +73,7 @@ def test_workers_of_xdist_take_the_options(folder: Path) -> None:
     assert "q_idx=8, kv_idx=0" in shown
 
 
+@pytest.mark.slow
 def test_a_backend_that_cannot_run_is_named(folder: Path) -> None:
     """Asked for by name, a backend fails a test where it is missing."""
     import torch
@@ -95,8 +92,7 @@ def test_pytest_starts_without_torch_where_the_fixture_is_not_used(tmp_path: Pat
     (tmp_path / "test_other.py").write_text(
         "import sys\n"
         "def test_nothing_is_imported(pytestconfig):\n"
-        "    assert pytestconfig.pluginmanager.hasplugin('attnc') or "
-        "pytestconfig.pluginmanager.hasplugin('attnc.testing.plugin')\n"
+        "    assert pytestconfig.pluginmanager.hasplugin('attnc.testing.plugin')\n"
         "    assert not {'torch', 'hypothesis.strategies', 'attnc.testing.case'} & {*sys.modules}\n"
     )
 
@@ -106,8 +102,6 @@ def test_pytest_starts_without_torch_where_the_fixture_is_not_used(tmp_path: Pat
 
 
 def test_the_entry_point_is_declared() -> None:
-    import tomllib
-
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 
     assert project["entry-points"]["pytest11"] == {"attnc": "attnc.testing.plugin"}

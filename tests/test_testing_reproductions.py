@@ -98,7 +98,7 @@ def makers() -> dict[str, Callable[[], Any]]:
 #: What is found at the smallest place.
 POINTS = {
     "off by one": (0, 0, 8, 0),
-    "rounding": (0, 0, 41, 0),
+    "rounding": (0, 0, 0, 41),
     "leaks the future": (0, 0, 0, 1),
     "0 times infinity": (0, 0, 0, 0),
     "reads outside": (0, 0, 39, 0),

@@ -101,7 +101,8 @@ def _sizes(
     modified = plain if score is None else reference_scores(score, plain)
     visible = torch.ones(plain.shape, dtype=torch.bool, device=plain.device)
     if mask is not None:
-        visible = reference_mask(mask, *plain.shape, plain.device)
+        n_batch, n_heads, n_queries, n_keys = plain.shape
+        visible = reference_mask(mask, n_batch, n_heads, n_queries, n_keys, plain.device)
     masked = torch.where(visible & (modified != -math.inf), modified, -math.inf).detach()
     weights = masked.softmax(dim=3).nan_to_num(0.0)
     by_weight = grad_out.abs() @ values.abs().transpose(2, 3)

@@ -55,15 +55,16 @@ class Checker:
         Raises:
             CheckFailedError: A law is broken.
         """
-        from attnc.errors import CheckFailedError
-        from attnc.testing.checking import check
-
         given = {
             "examples": self._config.getoption("--attnc-examples"),
             "seed": self._config.getoption("--attnc-seed"),
             **self._backends(),
         }
         usual = {name: value for name, value in given.items() if value is not None}
+
+        from attnc.errors import CheckFailedError
+        from attnc.testing.checking import check
+
         try:
             report = check(f, **{**usual, **options})
         except CheckFailedError as error:
