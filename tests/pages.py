@@ -23,6 +23,15 @@ SKIPPED = {
     r"attnc demo": "embeds hundreds of sentences: `make demo` in .ci/run",
 }
 
+#: Commands that build and time kernels of their own: run with the slow tests.
+SLOW = (
+    r"attnc doctor.*",
+    r"attnc inspect .* --html report.html",
+    r"attnc check .*",
+    r"attnc bench .*",
+    r"python examples/.*",
+)
+
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>[\w+-]*)(?P<options>[^\n`]*)\n"
     r"(?P<text>.*?)^(?P=indent)(?P=fence) *$",
@@ -84,8 +93,12 @@ def _blocks(text: str) -> Iterator[Block]:
         yield Block(language, options, body, match.start(), match.end(), line, is_hidden)
 
 
-def steps_of(page: Path) -> list[Step]:
+def steps_of(page: Path, *, with_slow: bool = True) -> list[Step]:
     """What a reader would do, in order; skipped commands are left out.
+
+    Args:
+        page: The file.
+        with_slow: Whether commands of ``SLOW`` are among them.
 
     Raises:
         ValueError: A block is in a language that nothing here can run.
@@ -109,7 +122,8 @@ def steps_of(page: Path) -> list[Step]:
             case "pycon":
                 steps.append(Step("pycon", block.text, block.line))
             case "bash" | "console":
-                steps += (step for step in _commands(block) if not is_skipped(step.text))
+                left_out = SKIPPED if with_slow else (*SKIPPED, *SLOW)
+                steps += (step for step in _commands(block) if not fits(step.text, *left_out))
             case "text":
                 pass
             case other:
@@ -123,10 +137,10 @@ def commands_of(page: Path) -> list[str]:
     return [step.text for block in blocks for step in _commands(block)]
 
 
-def is_skipped(command: str, *patterns: str) -> bool:
-    """Whether a pattern fits: one of ``SKIPPED``, if none is given."""
+def fits(command: str, *patterns: str) -> bool:
+    """Whether it is one of these, its comment aside."""
     bare = shlex.join(shlex.split(command, comments=True))
-    return any(re.fullmatch(pattern, bare) for pattern in patterns or SKIPPED)
+    return any(re.fullmatch(pattern, bare) for pattern in patterns)
 
 
 def _commands(block: Block) -> list[Step]:

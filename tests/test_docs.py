@@ -7,12 +7,14 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pages
@@ -24,6 +26,7 @@ from attnc.runtime import cpu
 #: Other people's warnings, each with the page that meets it.
 IGNORED_WARNINGS = (
     "flex_attention called without torch.compile",  # migration.md runs PyTorch's as it is
+    "`torch.jit",  # README.md imports transformers
 )
 PUBLIC = (
     "attnc",
@@ -49,22 +52,48 @@ def runner() -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def pages_with_code() -> list[object]:
-    return [
-        pytest.param(page, id=page.relative_to(pages.ROOT).as_posix())
-        for page in pages.PAGES
-        if pages.steps_of(page)
-    ]
+def names_of(found: Iterable[Path]) -> dict[str, Any]:
+    return {"argvalues": found, "ids": lambda page: page.relative_to(pages.ROOT).as_posix()}
 
 
-@pytest.mark.parametrize("page", pages_with_code())
+def pages_with(*, slow: bool) -> list[Path]:
+    """Pages where there is something to run; ``slow``: something that only the slow tests do."""
+    found = {page: pages.steps_of(page) for page in pages.PAGES}
+    quick = {page: pages.steps_of(page, with_slow=False) for page in pages.PAGES}
+    return [page for page in found if (found[page] != quick[page] if slow else quick[page])]
+
+
+@pytest.mark.parametrize("page", **names_of(pages_with(slow=False)))
 def test_page_does_what_it_shows(page: Path, runner: subprocess.Popen[str], tmp_path: Path) -> None:
     """Every block of a page, in order, in one namespace and one folder; printed text is compared."""
-    (tmp_path / "examples").symlink_to(pages.ROOT / "examples")
+    run(page, pages.steps_of(page, with_slow=False), runner, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", **names_of(pages_with(slow=True)))
+def test_page_does_what_it_shows_slowly(
+    page: Path, runner: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """The same with those commands that build kernels of their own."""
+    run(page, pages.steps_of(page), runner, tmp_path)
+
+
+def make_history(folder: Path) -> None:
+    """Makes the folder a repository with two equal revisions."""
+    git = ["git", "-C", str(folder), "-c", "user.name=reader", "-c", "user.email=reader@here"]
+    for command in (["init", "-q"], ["add", "."], *[["commit", "-q", "--allow-empty", "-mx"]] * 2):
+        subprocess.run([*git, *command], check=True)
+
+
+def run(page: Path, steps: list[pages.Step], runner: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Fails with what went wrong first."""
+    shutil.copytree(pages.ROOT / "examples", tmp_path / "examples")
+    if any("@HEAD" in step.text for step in steps):
+        make_history(tmp_path)
     request = {
         "page": str(page),
         "folder": str(tmp_path),
-        "steps": [asdict(step) for step in pages.steps_of(page)],
+        "steps": [asdict(step) for step in steps],
         "optimization": cpu.OPTIMIZATION,
         "ignored_warnings": IGNORED_WARNINGS,
     }
@@ -81,12 +110,10 @@ def test_page_does_what_it_shows(page: Path, runner: subprocess.Popen[str], tmp_
 
 @pytest.mark.parametrize("pattern", pages.SKIPPED)
 def test_what_is_skipped_is_shown_somewhere(pattern: str) -> None:
-    """No page's command is left out of the tests but by name, and no name is left over."""
+    """Each pattern of what no test runs is needed; whatever fits none is run."""
     shown = [command for page in pages.PAGES for command in pages.commands_of(page)]
 
-    skipped = [command for command in shown if pages.is_skipped(command)]
-
-    assert any(pages.is_skipped(command, pattern) for command in skipped)
+    assert any(pages.fits(command, pattern) for command in shown)
 
 
 def test_pages_hold_nothing_that_cannot_run() -> None:
