@@ -28,6 +28,7 @@ from attnc.runtime.build import (
     load_library,
 )
 from attnc.runtime.call import BackwardCall, Call, CompiledKernel
+from attnc.runtime.entries import Entry
 from attnc.runtime.fingerprint import generator_digest
 from attnc.runtime.isa import ISA_FLAGS, processor_text, runnable_isas
 from attnc.runtime.parallel import parallel_for
@@ -238,7 +239,7 @@ def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple
     (folder / _PLAN).write_text(json.dumps(described, indent=1), encoding="utf-8")
 
 
-def _loaded(entry: cache.Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
+def _loaded(entry: Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
     library = load_library(entry, _LIBRARY)
     described = json.loads((entry.folder / _PLAN).read_text(encoding="utf-8"))
     kernels = []

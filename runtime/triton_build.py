@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attnc.plan import Plan, Spec, make_plan
 from attnc.runtime import cache
+from attnc.runtime.entries import Entry
 from attnc.runtime.fingerprint import generator_digest
 from attnc.tiles import Tiles
 
@@ -71,7 +72,7 @@ def kernel_digest(spec: Spec, kind: str) -> str:
     return spec.digest("triton", kind, version("triton"), generator_digest(".py.jinja"))
 
 
-def source_entry(spec: Spec) -> cache.Entry:
+def source_entry(spec: Spec) -> Entry:
     """Cache entry with the source and the facts of the kernel of ``spec``."""
 
     def build(folder: Path) -> None:
@@ -85,7 +86,7 @@ def write_source(spec: Spec, folder: Path) -> Plan:
     from attnc.render.triton import functions_of, render, tiles_of
 
     plan = make_plan(spec)
-    (folder / SOURCE).write_text(render(plan))
+    (folder / SOURCE).write_text(render(plan), encoding="utf-8")
     functions = {name: function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
     knows_terms = plan.uses_table and plan.masks is not None and bool(plan.masks.terms)
     facts = KernelFacts(plan.uses_table, knows_terms, plan.slots, functions)
