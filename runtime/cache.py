@@ -164,6 +164,7 @@ class DiskCache:
             self._failure = error
         else:
             require_private(root)
+        self._is_there = self._failure is None
 
     def fetch(self, digest: str, build: Callable[[Path], None]) -> Entry:
         """The entry named ``digest``; made by ``build(folder)`` if it is missing or damaged.
@@ -177,7 +178,7 @@ class DiskCache:
         Raises:
             CacheFullError: There is no folder with room for the entry.
         """
-        entry = verified(self.root / digest, digest)
+        entry = verified(self.root / digest, digest) if self._is_there else None
         if entry is not None:
             _touch(entry)
             return entry
