@@ -57,7 +57,13 @@ def _forward(content: Content) -> str:
         for dtype in dtypes:
             found = [row for row in rows if row["dtype"] == dtype and case in (None, row["case"])]
             yield _ratio(row["flex_over_attnc"] for row in found)
-            yield _ratio(row["sdpa_over_attnc"] for row in found if row.get("sdpa_over_attnc"))
+            own = [row["sdpa_over_attnc"] for row in found if "sdpa_over_attnc" in row]
+            dense = [
+                row["sdpa_dense_mask_over_attnc"]
+                for row in found
+                if case and "sdpa_dense_mask_over_attnc" in row
+            ]
+            yield f"({_ratio(dense)})" if dense else _ratio(own)
 
     cases = list(dict.fromkeys(row["case"] for row in rows))
     lengths = sorted({row["n_queries"] for row in rows})
@@ -72,9 +78,9 @@ def _forward(content: Content) -> str:
     return f"""\
 How many times as long the peers take: geometric means over S {_and(lengths)}, D {_and(widths)}, \
 {rows[0]["heads"]} heads. *flex* is
-`torch.compile(flex_attention)` at its fastest block size. *SDPA* has its causal flag or a dense \
-boolean mask, and cannot
-change scores.
+`torch.compile(flex_attention)` at its fastest block size. *SDPA* has no mask or its causal flag; \
+in brackets a dense boolean
+mask, which the last line leaves out. It cannot change scores.
 
 {table}
 
