@@ -37,6 +37,8 @@ def test_each_error_is_a_standard_one_too() -> None:
         OSError,
         ImportError,
         AssertionError,
+        AttributeError,
+        IndexError,
         UserWarning,
     )
     assert all(issubclass(cls, standard) for cls in covered)

@@ -149,3 +149,20 @@ def test_captured_tensors_are_real() -> None:
 )
 def test_the_text_form_knows_its_names() -> None:
     parse_expr("q_idx >= key")
+
+
+@tells(
+    errors.MissingAttributeError,
+    "an index or a score has no attribute 'row'; nor has a tensor.",
+)
+def test_indices_have_the_attributes_of_tensors() -> None:
+    attend(mask=lambda b, h, q_idx, kv_idx: q_idx.row >= kv_idx)
+
+
+@tells(
+    errors.TooManyIndicesError,
+    "FILE:LINE: `attend(mask=lambda b, h, q_idx, kv_idx: TABLE[q_idx, kv_idx] > 0)` gives 2 "
+    "indices to a tensor of 1 dimensions. Give one for each at the most.",
+)
+def test_tensors_have_an_index_for_each_dimension() -> None:
+    attend(mask=lambda b, h, q_idx, kv_idx: TABLE[q_idx, kv_idx] > 0)

@@ -57,6 +57,17 @@ class DataDependentShapeError(TraceError, TypeError):
     )
 
 
+class MissingAttributeError(TraceError, AttributeError):
+    template = "an index or a score has no attribute {name!r}; nor has a tensor."
+
+
+class TooManyIndicesError(TraceError, IndexError):
+    template = (
+        "{location}: `{source}` gives {n_given} indices to a tensor of {n_dims} dimensions. Give one "
+        "for each at the most."
+    )
+
+
 class RowViewError(TraceError, ValueError):
     template = (
         "{location}: `{source}` makes a view of shape {shape} of a row of shape {row_shape}, but a "

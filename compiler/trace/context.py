@@ -11,6 +11,7 @@ from attnc.errors import (
     BranchOnTracedValueError,
     ConcreteValueError,
     InPlaceOperationError,
+    MissingAttributeError,
     UnsupportedOperationError,
 )
 from attnc.ir import DType, Expr
@@ -77,7 +78,9 @@ class TracedValue:
 
     def __getattr__(self, name: str) -> Any:
         if name == "context" or name.startswith("__") or not hasattr(torch.Tensor, name):
-            raise AttributeError(f"an index or a score has no attribute {name!r}; nor has a tensor")
+            if torch.compiler.is_dynamo_compiling():  # it follows no errors of a class of ours
+                raise AttributeError(name)
+            raise MissingAttributeError(name=name)
         method = "Tensor.where" if name == "where" else name
         if not self.context.knows(method):
             self.context.call(method, (self,), NO_KWARGS)  # raises, naming alternatives

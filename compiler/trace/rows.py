@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from attnc.errors import DataDependentShapeError, RowViewError
+from attnc.errors import DataDependentShapeError, RowViewError, TooManyIndicesError
 from attnc.ir import Const, Gather
 from attnc.trace.context import Context, TracedValue, refuse
 from attnc.trace.location import user_location
@@ -103,7 +103,10 @@ def _expand(row: Row, key: tuple[Any, ...]) -> list[Any]:
     """The key with ``...`` written out and full slices at the end."""
     n_used = sum(1 for item in key if item is not None and item is not Ellipsis)
     if n_used > len(row.sizes):
-        raise IndexError(f"too many indices for tensor of dimension {len(row.sizes)}")
+        location = user_location()
+        raise TooManyIndicesError(
+            location=location, source=location.source, n_given=n_used, n_dims=len(row.sizes)
+        )
     rest = [slice(None)] * (len(row.sizes) - n_used)
     for i, item in enumerate(key):
         if item is Ellipsis:
