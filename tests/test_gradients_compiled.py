@@ -182,3 +182,29 @@ def test_nothing_is_followed_that_a_comparison_reads() -> None:
     assert not model(q).requires_grad
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(q).detach(), model(q))
+
+
+def test_checkpoints_compile_as_one_graph() -> None:
+    """With dynamo's leave for side effects in them, and then with the gradients of eager calls."""
+    q, k, v = (torch.randn(1, 2, 64, 16, requires_grad=True) for _ in range(3))
+    slopes = torch.randn(2, requires_grad=True)
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def score(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+            return score + slopes[h] * (q_idx - kv_idx)
+
+        out = attnc.attention(q, k, v, mask=lambda b, h, q, kv: q >= kv, score=score)
+        assert isinstance(out, torch.Tensor)
+        return out
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def compiled(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return checkpoint(attend, q, k, v, use_reentrant=False)
+
+    leaves = (q, k, v, slopes)
+    expected = torch.autograd.grad(attend(q, k, v).sum(), leaves)
+    with torch._dynamo.config.patch(skip_fwd_side_effects_in_bwd_under_checkpoint=True):
+        found = torch.autograd.grad(compiled(q, k, v).sum(), leaves)
+
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
