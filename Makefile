@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # As many workers as cores, each with a part of the tests; one that is done takes from the others.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 PYTEST_ARGS ?=
-LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplify.py)
+LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplify.py bad_input_fuzz.py)
 
 pinned = $(shell grep '^$(1)==' constraints.txt)
 

@@ -99,4 +99,4 @@ def _is_number(value: Any, dtypes: tuple[torch.dtype, ...]) -> bool:
 
 def is_readable(tensor: torch.Tensor) -> bool:
     """Whether a tensor has elements of its own, and not only a shape."""
-    return tensor.layout is torch.strided and not tensor.is_meta
+    return tensor.layout is torch.strided and not (tensor.is_meta or tensor.is_nested)

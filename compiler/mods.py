@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from attnc.errors import KernelPartsError, ModSignatureError, NotAModError, WrongModKindError
-from attnc.errors.base import visible
+from attnc.errors.base import described, visible
 
 Mod = Callable[..., Any]
 Kind = Literal["mask_mod", "score_mod"]
@@ -77,7 +77,7 @@ def is_plain_function(mod: Any, n_parameters: int) -> bool:
 
 def _described(value: Any) -> str:
     if value is None or isinstance(value, (bool, str, int, float)):
-        return repr(value)
+        return repr(described(value))
     shape = "" if getattr(value, "is_nested", False) else getattr(value, "shape", "")
     return f"a {type(value).__name__}{f' of shape {tuple(shape)}' if shape != '' else ''}"
 
@@ -97,7 +97,7 @@ def _instead(value: Any, wanted: Kind) -> str:
 def mod_name(mod: Mod) -> str:
     """The function's own name, or its repr, as it can be shown."""
     name = getattr(mod, "__name__", None) or getattr(getattr(mod, "func", None), "__name__", None)
-    return visible(str(name) if name else repr(mod))
+    return visible(str(name) if name else repr(described(mod)))
 
 
 def _placed(mod: Mod) -> str:

@@ -219,9 +219,8 @@ HOSTILE = (
 CALLS = (
     Call(
         "kernel",
-        "kernel({fn}, score={score}, scale={scale}, enable_gqa={enable_gqa}, layout={layout}, backend={backend}, strict={strict}, return_lse={return_lse})(Q, K, V)",
+        "kernel(causal, score={score}, scale={scale}, enable_gqa={enable_gqa}, layout={layout}, backend={backend}, strict={strict}, return_lse={return_lse})(Q, K, V)",
         {
-            "fn": "causal",
             "score": "decay",
             "scale": "0.5",
             "enable_gqa": "False",
@@ -816,18 +815,5 @@ CALLS = (
         "library.tree",
         "library.tree(parents={parents}, n_context={n_context}, device={device}).ir",
         {"parents": "[-1,0,0,1]", "n_context": "2", "device": "'cpu'"},
-    ),
-    Call(
-        "testing.check",
-        "__import__('attnc').testing.check({f}, scale={scale}, examples={examples}, backends={backends}, dtypes={dtypes}, device={device}, limits={limits})",
-        {
-            "f": "causal",
-            "scale": "None",
-            "examples": "2",
-            "backends": "()",
-            "dtypes": "('float32',)",
-            "device": "'cpu'",
-            "limits": "None",
-        },
     ),
 )

@@ -116,7 +116,9 @@ def kept_index(index: Any, sizes: Sequence[int]) -> tuple[Any, ...]:
     for axis, i in enumerate(given[: len(sizes)]):
         is_at_its_axis = not any(j is Ellipsis for j in given[: axis + 1])
         if isinstance(i, int) and is_at_its_axis and not -sizes[axis] <= i < sizes[axis]:
-            raise _wrong_index(index, f"{i} is beyond the {sizes[axis]} of axis {axis}", sizes)
+            raise _wrong_index(
+                index, f"{described(i)} is beyond the {sizes[axis]} of axis {axis}", sizes
+            )
     if (n_missing := 4 - len(given)) > 0 and Ellipsis in [i for i in given if i is Ellipsis]:
         at = next(place for place, i in enumerate(given) if i is Ellipsis)
         given = (*given[:at], *[slice(None)] * n_missing, *given[at + 1 :])

@@ -219,7 +219,7 @@ class BlockMask(BlockStorage):
         if torch_has_write_order():
             parts += [getattr(self, name) for name in self._TENSOR_ATTRS[8:]]
             parts.append(self.dq_kv_order_spt)
-        if flatten:
+        if checked_flag("flatten", flatten):
             return (*self.seq_lengths, *parts, *self.BLOCK_SIZE, self.mask_mod)
         return (self.seq_lengths, *parts, self.BLOCK_SIZE, self.mask_mod)
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from attnc.errors import LayoutArgumentError, LayoutLengthError, LayoutOfBlockMaskError
-from attnc.layout.order import Layout
+from attnc.layout.order import Layout, shown
 from attnc.mods import Mod, require_alone
 from attnc.runtime.dispatch import Outputs
 
@@ -24,7 +24,7 @@ def require_layout(layout: Any, q: torch.Tensor, k: torch.Tensor, mask: Any) -> 
     """
     if not isinstance(layout, Layout):
         problem = "give a Layout, as attnc.layout.tiled or the best of attnc.layout.search"
-        raise LayoutArgumentError(argument="layout", value=repr(layout), problem=problem)
+        raise LayoutArgumentError(argument="layout", value=shown(layout), problem=problem)
     if hasattr(mask, "kv_num_blocks"):
         raise LayoutOfBlockMaskError(name=layout.name)
     if q.shape[2] != layout.n_tokens or k.shape[2] != layout.n_tokens:

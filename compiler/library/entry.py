@@ -143,7 +143,7 @@ def require_tensor(
     Raises:
         LibraryArgumentError: It is not; the message says that it should have ``axes``.
     """
-    if isinstance(value, torch.Tensor) and value.layout is torch.strided and value.dim() in ranks:
+    if isinstance(value, torch.Tensor) and not value.is_nested and value.dim() in ranks:
         is_real = value.dtype.is_floating_point
         is_integral = value.dtype in checks.INTEGERS
         if is_integral if integers else is_real:

@@ -10,7 +10,7 @@ import torch
 
 from attnc import checks
 from attnc.errors import LibraryArgumentError
-from attnc.library.entry import argument_error, entry, require_sizes
+from attnc.library.entry import argument_error, entry, require_flag, require_sizes
 from attnc.mods import Mod
 
 _FAMILY = "grids"
@@ -51,7 +51,10 @@ def neighborhood(
     sizes = _per_axis(name, "kernel_size", kernel_size, axes)
     dilations = _per_axis(name, "dilation", dilation, axes)
     strides = _per_axis(name, "stride", stride, axes)
-    causals = [is_causal] * len(axes) if isinstance(is_causal, bool) else list(is_causal)
+    given = checks.items(is_causal)
+    causals = [is_causal] * len(axes) if given is None else given
+    for each in causals:
+        require_flag(name, "is_causal", each)
     if len(causals) != len(axes):
         raise _one_per_axis(name, "is_causal", is_causal, axes)
     for length, size, step, jump in zip(axes, sizes, dilations, strides, strict=True):
