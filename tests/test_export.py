@@ -99,7 +99,7 @@ def names_of(module: Path, **own: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "target"),
     [
-        pytest.param("learned", "cpu"),
+        pytest.param("learned", "cpu", marks=pytest.mark.slow),
         pytest.param("alibi", "interpreter", marks=pytest.mark.slow),
         pytest.param("documents", "interpreter"),
         *(
@@ -346,7 +346,9 @@ def test_a_hostile_function_stays_text(tmp_path: Path) -> None:
     assert "SystemExit(3)" in module.read_text()
 
 
-@pytest.mark.parametrize("target", ["cpu", "sm_90", pytest.param("gfx942", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "target", ["cpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sm_90", "gfx942"))]
+)
 def test_exported_modules_are_clean(target: str, tmp_path: Path) -> None:
     """No unused import or undefined name, whatever parts a function needs."""
     ruff = shutil.which("ruff") or Path(sys.executable).with_name("ruff")
