@@ -31,6 +31,8 @@ SLOW = (
     r"attnc bench .*",
     r"python examples/.*",
 )
+#: The same of whole pages.
+SLOW_PAGES = frozenset({ROOT / "docs" / "testing.md"})
 
 _FENCE = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>[\w+-]*)(?P<options>[^\n`]*)\n"
@@ -98,11 +100,13 @@ def steps_of(page: Path, *, with_slow: bool = True) -> list[Step]:
 
     Args:
         page: The file.
-        with_slow: Whether commands of ``SLOW`` are among them.
+        with_slow: Whether ``SLOW`` commands and ``SLOW_PAGES`` are among them.
 
     Raises:
         ValueError: A block is in a language that nothing here can run.
     """
+    if page in SLOW_PAGES and not with_slow:
+        return []
     text = page.read_text()
     blocks = list(_blocks(text))
     steps: list[Step] = []
