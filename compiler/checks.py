@@ -46,9 +46,9 @@ def items(value: Any) -> list[Any] | None:
     if isinstance(value, (list, tuple, range)):
         return list(value)
     if isinstance(value, np.ndarray) and value.ndim == 1:
-        return value.tolist()
+        return list(value.tolist())
     if isinstance(value, torch.Tensor) and value.dim() == 1 and is_readable(value):
-        return value.tolist()  # type: ignore[no-any-return]
+        return value.tolist()
     return None
 
 

@@ -277,11 +277,12 @@ def analyze(
             divide that of the BlockMask.
         BlockMaskLengthError, BlockMaskShapeError: The BlockMask is for other lengths or heads.
     """
-    blocks = checks.sizes(BLOCK_SIZE, 2, least=1)
-    if blocks is None:
+    sizes = checks.sizes(BLOCK_SIZE, 2, least=1)
+    if sizes is None:
         raise AnalysisArgumentError(
             name="BLOCK_SIZE", value=BLOCK_SIZE, problem="give one positive number or two"
         )
+    blocks = sizes[0], sizes[1]
     n_batch = _checked_size("B", 1 if B is None else B)
     n_heads = _checked_size("H", 1 if H is None else H)
     Q_LEN, KV_LEN = _checked_size("Q_LEN", Q_LEN), _checked_size("KV_LEN", KV_LEN)

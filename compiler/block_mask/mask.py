@@ -287,11 +287,13 @@ class BlockMask(BlockStorage):
         self._require_no_order("sliced")
         kept = kept_index(index, self.kv_num_blocks.shape)
         full = self.full_kv
-        partial = taken((self.kv_num_blocks, self.kv_indices), kept, index)
-        fulls = [None, None] if full is None else taken(full, kept, index)
+        numbers, indices = taken((self.kv_num_blocks, self.kv_indices), kept, index)
+        fulls = (None, None) if full is None else taken(full, kept, index)
         sliced = BlockMask.from_kv_blocks(
-            *partial,
-            *fulls,
+            numbers,
+            indices,
+            fulls[0],
+            fulls[1],
             self.BLOCK_SIZE,
             _sliced_mask_mod,
             self.seq_lengths,

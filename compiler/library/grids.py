@@ -52,7 +52,7 @@ def neighborhood(
     dilations = _per_axis(name, "dilation", dilation, axes)
     strides = _per_axis(name, "stride", stride, axes)
     given = checks.items(is_causal)
-    causals = [is_causal] * len(axes) if given is None else given
+    causals: list[Any] = [is_causal] * len(axes) if given is None else given
     for each in causals:
         require_flag(name, "is_causal", each)
     if len(causals) != len(axes):
