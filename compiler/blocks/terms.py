@@ -56,7 +56,8 @@ def with_held_terms(
         table.block_m,
         table.block_n,
     )
-    tiles = Rectangles(*np.divmod(tile_rows, max(table.n_q_blocks, 1)), columns)
+    group, q_block = np.divmod(tile_rows, max(table.n_q_blocks, 1))
+    tiles = Rectangles(group, q_block, columns)
     axes = axes_of(table.block_m, table.block_n, geometry)
     facts = Facts(tensors)
     kinds = np.full(len(columns), Kind.PARTIAL, np.int8)

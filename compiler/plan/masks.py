@@ -184,7 +184,7 @@ def _partial_masks(
     edges = edges_of(mask, closed_form)
     if edges is None:
         return PartialMasks(whole)
-    parts: dict[str, Schedule | None] = {}
+    parts: dict[str, Schedule] = {}
     for name, prefix, where in _PARTS:
         condition = getattr(edges, name)
         if condition is None:
@@ -193,4 +193,11 @@ def _partial_masks(
         what = f"of a run of kv_idx, {where} check `{format_expr(condition)}`"
         why = "bounds of the mask's other conditions, each alone, say that they hold there"
         decisions.append(Decision(what, why))
-    return PartialMasks(whole, **parts, low_stop=edges.low_stop, high_start=edges.high_start)
+    return PartialMasks(
+        whole,
+        low=parts.get("low"),
+        middle=parts.get("middle"),
+        high=parts.get("high"),
+        low_stop=edges.low_stop,
+        high_start=edges.high_start,
+    )
