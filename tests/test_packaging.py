@@ -105,7 +105,7 @@ def test_command_is_installed(installed: Path, tmp_path: Path) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
         "from importlib.metadata import distribution\n"
-        "[entry] = distribution('attnc').entry_points.select(name='attnc')\n"
+        "[entry] = distribution('attnc').entry_points.select(name='attnc', group='console_scripts')\n"
         "sys.argv = ['attnc', '--help']\n"
         "entry.load()()\n"
     )
