@@ -238,6 +238,15 @@ def test_kernels_of_a_chosen_mask_are_right() -> None:
     assert check(mask, backends=["cpu"], examples=3).backends == ("cpu",)
 
 
+def test_check_takes_kernels_with_what_goes_along() -> None:
+    """A score with its mask, and a mask with its score, as the decorator joins them."""
+    score = attnc.kernel(lambda s, b, h, q, kv: s + kv - q, mask=lambda b, h, q, kv: q >= kv)
+    mask = attnc.kernel(lambda b, h, q, kv: q >= kv, score=lambda s, b, h, q, kv: s + kv - q)
+
+    for kernel in (score, mask):
+        assert check(kernel, examples=3, gradients=False).n_examples == 3
+
+
 def test_check_refuses_block_masks() -> None:
     """A BlockMask holds for one length; the message says what to pass."""
     block_mask = object()

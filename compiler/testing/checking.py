@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as seeded
 from hypothesis.errors import Flaky
 
+from attnc.decorator import Kernel
 from attnc.errors import CheckFailedError, NotCheckableError
 from attnc.mods import Mod, mod_kind, mod_name, require_kind
 from attnc.testing.backends import available_backends
@@ -233,6 +234,8 @@ def _subject(
         mask_source, score_source = f, score or getattr(mod, "score", None)
     else:
         mask_source, score_source = mask or getattr(mod, "mask", None), f
+    if isinstance(mod, Kernel):  # what goes along with it was taken apart above
+        mod = mod.mask if mod_kind(mod) == "mask_mod" else mod.score
     built_mask = _built(mask_source) if mask_source is not f else mod
     if built_mask is not None and not callable(built_mask):
         raise NotCheckableError(name=_name(f), kind=type(built_mask).__name__)
