@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+import attnc
 import attnc.testing as toolkit
 from attnc.errors import CheckFailedError, NotCheckableError
 from attnc.runtime.reference import reference_attention, reference_mask
