@@ -1,7 +1,8 @@
 """Dense attention in float64 with plain torch operations: the oracle of all tests.
 
 It shares nothing with the compiler: the user's functions are not traced but called, under
-``torch.vmap`` over the four coordinates, as PyTorch's eager ``flex_attention`` does.
+``torch.vmap`` over the four coordinates, as PyTorch's eager ``flex_attention`` does. Where torch's
+integers differ from those of kernels, ``oracle_numbers`` says what they mean.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from attnc.runtime.oracle_numbers import KernelNumbers
 
 MaskMod = Callable[..., Any]
 ScoreMod = Callable[..., Any]
@@ -143,7 +146,8 @@ def _called(
     n_batch, n_heads, n_rows, n_keys = like.shape
 
     def one(*args: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(fn(*args), device=like.device)
+        with KernelNumbers():
+            return torch.as_tensor(fn(*args), device=like.device)
 
     lead = len(first)
     mapped: Callable[..., Any] = one

@@ -418,16 +418,15 @@ def test_wrong_results_of_scores_are_named(
 
 
 def test_errors_of_the_mod_itself_pass_through() -> None:
-    """What the user's code raises is not wrapped, TypeErrors included."""
+    """What the user's code raises is not wrapped; what it does with a symbol in vain has its line."""
 
     def broken(b: Any, h: Any, q: Any, kv: Any) -> Any:
         raise KeyError("window")
 
     with pytest.raises(KeyError, match="window"):
         trace_mask(broken, SlotTable())
-    with pytest.raises(TypeError, match="unsupported operand") as caught:
+    with pytest.raises(UnsupportedOperationError, match="unsupported operand"):
         trace_mask(lambda b, h, q, kv: q + "x", SlotTable())
-    assert not isinstance(caught.value, AttncError)
     with pytest.raises(AttributeError, match="no attribute 'window'"):
         trace_mask(lambda b, h, q, kv: q.window, SlotTable())
     with pytest.raises(IndexError, match="index 5 is out of bounds for dimension 1 with size 4"):

@@ -52,7 +52,9 @@ def user_location() -> Location:
     of_library: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not call_mod.__code__:
-        if not frame.f_code.co_filename.startswith(_INTERNAL):
+        # The runtime is a folder of its own where attnc is installed editable.
+        is_own = _module_of(frame).startswith("attnc.runtime.")
+        if not (is_own or frame.f_code.co_filename.startswith(_INTERNAL)):
             return _location(frame)
         if of_library is None and _module_of(frame).startswith("attnc.library."):
             of_library = frame

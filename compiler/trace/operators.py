@@ -16,6 +16,7 @@ from attnc.ir import BinaryOp, CompareOp, DType
 from attnc.ir import UnaryOp as U
 from attnc.trace.context import Context, refuse
 from attnc.trace.promotion import (
+    INTEGER_TO_NEGATIVE_POWER,
     Scalar,
     as_float,
     as_symbol,
@@ -190,7 +191,7 @@ def _fmod(context: Context, x: Scalar, y: Scalar) -> Any:
 def _pow(context: Context, x: Scalar, exponent: Scalar) -> Any:
     kind = _integer(common_dtype(context, (x, exponent)))
     if not kind.is_float and not isinstance(exponent, Symbol) and exponent < 0:
-        raise refuse("an integer to a negative power", "Convert the base with .float() first.")
+        raise refuse(*INTEGER_TO_NEGATIVE_POWER)
     return binary(context, BinaryOp.POW, x, exponent, kind)
 
 

@@ -30,6 +30,14 @@ _CATEGORY = {BOOL: 0, INT32: 1, INT64: 1, FLOAT32: 2, FLOAT64: 2}
 _NUMBER_CATEGORY: dict[type, int] = {bool: 0, int: 1, float: 2}
 #: Integers narrower than int32 are computed in int32: (least value, number of values).
 _NARROW = {torch.int8: (-128, 256), torch.uint8: (0, 256), torch.int16: (-32768, 65536)}
+#: What to write in place of a number that no integer of a kernel holds.
+BEYOND_64_BITS = (
+    "Integers have 64 bits there: for no limit use math.inf, for bits a number below 2**63."
+)
+INTEGER_TO_NEGATIVE_POWER = (
+    "an integer to a negative power",
+    "Convert the base with .float() first.",
+)
 _CONVERTED = {
     torch.bool: BOOL,
     torch.int32: INT32,
@@ -84,10 +92,7 @@ def _constant(value: Number, kind: DType) -> Expr:
         return Const(float(value), kind)
     bits = 32 if kind is INT32 else 64
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-        raise refuse(
-            f"the integer {value}",
-            "Integers have 64 bits there: for no limit use math.inf, for bits a number below 2**63.",
-        )
+        raise refuse(f"the integer {value}", BEYOND_64_BITS)
     if isinstance(value, float) and not abs(value) < 2.0 ** (bits - 1):
         return Cast(Const(value, FLOAT64), kind)  # how that converts is up to the kernel
     return Const((int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1), kind)
