@@ -70,7 +70,10 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'attnc' has no attribute {name!r}")
-    value = getattr(import_module(home), name)
+    from attnc.runtime.forks import forks_wait
+
+    with forks_wait():
+        value = getattr(import_module(home), name)
     globals()[name] = value
     return value
 

@@ -30,6 +30,7 @@ from attnc.runtime.dispatch import (
     run_program,
     traced_program,
 )
+from attnc.runtime.forks import forks_wait
 from attnc.runtime.layout import layout_of
 
 if TYPE_CHECKING:
@@ -236,7 +237,8 @@ def _attend(
         return _reference(inputs, enable_gqa)
     program = traced_program(inputs)
     if _is_followed(q, k, v, program.tensors):
-        from attnc.autograd import attend_with_gradients
+        with forks_wait():
+            from attnc.autograd import attend_with_gradients
 
         return attend_with_gradients(
             q, k, v, program, inputs.scale, chosen, wants_lse, wants_max, strict

@@ -19,12 +19,17 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from attnc.errors import AttncError, CacheFullError, CacheNoExecError, CacheWarning
+from attnc.errors import (
+    AttncError,
+    CacheDirectoryError,
+    CacheFullError,
+    CacheNoExecError,
+    CacheWarning,
+)
 from attnc.runtime.entries import (
     MANIFEST,
     Entry,
@@ -35,7 +40,8 @@ from attnc.runtime.entries import (
     write_manifest,
 )
 from attnc.runtime.leftovers import HeldFolder, make_held, sweep
-from attnc.runtime.private import make_private, require_private
+from attnc.runtime.locks import alone
+from attnc.runtime.private import is_private_folder, make_private, require_private
 
 _T = TypeVar("_T")
 
@@ -124,7 +130,9 @@ def fetch_loaded(digest: str, build: Callable[[Path], None], load: Callable[[Ent
             return load(entry)
         except CacheNoExecError:
             raise
-        except OSError:
+        except OSError as error:
+            if error.errno is None and not isinstance(error, AttncError):
+                raise
             if verified(entry.folder, digest) is None:
                 continue
             if is_renewed:
@@ -159,11 +167,11 @@ class DiskCache:
         try:
             if not root.is_absolute() and root.parts[:1] and root.parts[0].startswith("~"):
                 raise FileNotFoundError(errno.ENOENT, "the user has no home folder")
-            make_private(root)
+            self._prepare()
+        except CacheDirectoryError:
+            raise
         except OSError as error:
             self._failure = error
-        else:
-            require_private(root)
         self._is_there = self._failure is None
 
     def fetch(self, digest: str, build: Callable[[Path], None]) -> Entry:
@@ -184,12 +192,16 @@ class DiskCache:
             return entry
         if self._failure is None:
             try:
-                with self._single_flight(digest):
+                self._prepare()  # somebody may have removed the folder since
+                # Two builds of one entry are harmless: nobody waits for ever.
+                with alone(self._own_folder(_LOCKS) / digest, _PATIENCE):
                     # Another process may have built it while this one waited.
                     return verified(self.root / digest, digest) or self._build(digest, build)
             except AttncError:
                 raise
             except OSError as error:
+                if error.errno is None:  # raised by a program, as TimeoutError by signals' handlers
+                    raise
                 self._failure = error
         return self._elsewhere(self._failure).fetch(digest, build)
 
@@ -204,11 +216,10 @@ class DiskCache:
 
     def binaries(self) -> Path:
         """Folder, made when it is missing, for the files that Triton keeps of what it compiles."""
-        folder = self.root / _BINARIES
         try:
             if self._failure is not None:
                 raise self._failure
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder = self._own_folder(_BINARIES)
             if not os.access(folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
@@ -230,6 +241,19 @@ class DiskCache:
         # Whoever waits for one of these locks may now build what another builds: only slower.
         shutil.rmtree(self.root / _LOCKS, ignore_errors=True)
         return info
+
+    def _prepare(self) -> None:
+        """Makes the folder where it is missing, and refuses it where it is not the user's alone."""
+        make_private(self.root)
+        require_private(self.root)
+
+    def _own_folder(self, name: str) -> Path:
+        """A folder in the cache for the user alone, whoever made what has been in its place."""
+        folder = self.root / name
+        if os.path.lexists(folder) and not is_private_folder(folder):
+            self._remove(folder)  # from a time when others could write here
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     def _elsewhere(self, error: OSError) -> DiskCache:
         reason = error.strerror or str(error)
@@ -253,23 +277,6 @@ class DiskCache:
                     stacklevel=3,
                 )
             return self._fallback
-
-    @contextmanager
-    def _single_flight(self, digest: str) -> Iterator[None]:
-        """Runs alone among those with this digest, unless one of them has been stuck for long."""
-        from filelock import FileLock, Timeout  # loading a kernel that is there does without
-
-        (self.root / _LOCKS).mkdir(mode=0o700, exist_ok=True)
-        lock = FileLock(self.root / _LOCKS / digest)
-        try:
-            lock.acquire(timeout=_PATIENCE)
-        except Timeout:
-            yield  # two builds of one entry are harmless
-            return
-        try:
-            yield
-        finally:
-            lock.release()
 
     def _build(self, digest: str, build: Callable[[Path], None]) -> Entry:
         global _n_builds
@@ -315,7 +322,7 @@ class DiskCache:
                 break
             self._remove(folder)
             excess -= size
-        for lock in (self.root / _LOCKS).iterdir():
+        for lock in self._own_folder(_LOCKS).iterdir():
             if abs(now - _modified(lock)) > _STALE_SECONDS:
                 lock.unlink(missing_ok=True)
 

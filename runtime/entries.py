@@ -6,6 +6,7 @@ every other file; it is JSON, as everything is that the cache reads itself.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnc.runtime.private import is_private_folder
+
 MANIFEST = "manifest.json"
+_UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -38,9 +42,7 @@ def is_entry_name(name: str) -> bool:
 def verified(folder: Path, digest: str) -> Entry | None:
     """The entry in ``folder`` if it is the user's and every file is as its manifest says."""
     try:
-        status = folder.lstat()
-        is_mine = status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        if not stat.S_ISDIR(status.st_mode) or not is_mine:
+        if not is_private_folder(folder):
             return None
         manifest = json.loads(_content(folder / MANIFEST))
         checksums: dict[str, str] = manifest["sha256"]
@@ -82,10 +84,13 @@ def write_manifest(folder: Path, digest: str) -> Entry:
 
 
 def sync(path: Path) -> None:
-    """Flushes a file or folder to disk."""
+    """Flushes a file or folder to disk, where the file system can."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     finally:
         os.close(descriptor)
 

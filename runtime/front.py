@@ -18,6 +18,7 @@ from attnc.run_table import RunTable
 from attnc.runtime.call import CompiledKernel
 from attnc.runtime.collection import collection_put_off
 from attnc.runtime.contents import ContentMemory
+from attnc.runtime.forks import forks_wait
 from attnc.runtime.layout import Layout
 from attnc.simplify import simplify
 from attnc.target import INTERPRETER, CpuTarget, GpuTarget, Target
@@ -99,6 +100,7 @@ def entry_for(
     return ready.entry
 
 
+@forks_wait()
 def _make_ready(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> _Ready:
     layout: Layout = key[0]
     _, mask, score, slots, block, is_wide, backend, wanted = key
@@ -150,6 +152,7 @@ def _target(backend: Backend, q: torch.Tensor, is_backward: bool) -> Target:
     return GpuTarget("cuda", 10 * major + minor, 32)
 
 
+@forks_wait()
 def _make_entry(key: _Key) -> Entry:
     mask = None if key.mask is None else simplify(key.mask)
     score = None if key.score is None else simplify(key.score)
@@ -202,6 +205,7 @@ def _is_exact(
         return True
     read = [tensors[slot] for slot in entry.mask_slots]
 
+    @forks_wait()
     def never_wraps_here() -> bool:
         from attnc.intervals import Facts, never_wraps
 
@@ -232,6 +236,7 @@ def table_for(
     read = [tensors[slot] for slot in entry.mask_slots]
     knows_terms = entry.kernel.knows_terms
 
+    @forks_wait()
     def classified() -> RunTable:
         from attnc.blocks import classify
         from attnc.blocks.terms import terms_of, with_held_terms

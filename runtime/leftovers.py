@@ -6,13 +6,14 @@ the process ends, however it ends: a folder that can be locked has nobody who wo
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from attnc.runtime.locks import locked
 
 _STALE_SECONDS = 3600.0  # where folders cannot be locked; a build that takes longer was killed
 
@@ -36,7 +37,7 @@ def make_held(parent: Path, prefix: str) -> HeldFolder:
             descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             continue  # a sweep saw it before it was locked
-        if _locked(descriptor) is not False and path.exists():
+        if locked(descriptor) is not False and path.exists():
             return HeldFolder(path, descriptor)
         os.close(descriptor)
 
@@ -50,21 +51,10 @@ def sweep(parent: Path, *prefixes: str) -> None:
             continue
         try:
             status = os.fstat(descriptor)
-            is_free = _locked(descriptor)
+            is_free = locked(descriptor)
             if is_free is None:
                 is_free = status.st_mtime < time.time() - _STALE_SECONDS
             if is_free and status.st_uid == os.geteuid():
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
             os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool | None:
-    """Whether the folder is now locked by us; None where folders cannot be locked."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True

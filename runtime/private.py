@@ -18,6 +18,13 @@ def make_private(root: Path) -> None:
     root.mkdir(mode=0o700, exist_ok=True)
 
 
+def is_private_folder(path: Path) -> bool:
+    """Whether ``path`` is a real folder of the user's that nobody else can write to."""
+    status = path.lstat()
+    is_mine = status.st_uid == os.geteuid() and not status.st_mode & _OTHERS
+    return stat.S_ISDIR(status.st_mode) and is_mine
+
+
 def require_private(root: Path) -> None:
     """Does nothing if only the user can put code into ``root``, or another folder in its place.
 

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnc.runtime.forks import closed_in_forks, forks_pass
+
 # Runs a command in a group of processes that ends with standard input: with the process at the
 # other end of that pipe, even if it is killed. Without it compilers that hang would be left over.
+# The code is printed: whoever ignores SIGCHLD, as some servers do, is told 0 for every process.
 _WATCH = """
 exec 3<&0
 "$@" </dev/null 3<&- &
@@ -21,7 +24,7 @@ watcher=$!
 wait "$command"
 code=$?
 kill "$watcher"
-exit "$code"
+printf '\n%d' "$code"
 """
 
 
@@ -51,7 +54,7 @@ def run_process(
         OSError: It cannot be started.
     """
     watched, lifeline = os.pipe()
-    try:
+    with closed_in_forks(lifeline), forks_pass():
         with os.fdopen(watched, "rb", buffering=0) as pipe:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", _WATCH, "sh", *command],
@@ -71,6 +74,5 @@ def run_process(
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 raise
-    finally:
-        os.close(lifeline)
-    return Finished(process.returncode, output, errors)
+    output, _, code = output.rpartition("\n")
+    return Finished(int(code) if code.isdecimal() else process.returncode or 1, output, errors)

@@ -18,7 +18,7 @@ from pathlib import Path
 from attnc.errors import *
 from attnc.runtime import cache
 from attnc.runtime.cache import DiskCache
-import filelock  # a user without privileges may not read this installation
+from attnc.runtime import leftovers, locks  # another user may not read this installation
 
 def digest(name):
     return hashlib.sha256(name.encode()).hexdigest()

@@ -7,6 +7,8 @@ numbered *slot*, and the tensors travel beside the expression (see ``trace``).
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from weakref import WeakValueDictionary
@@ -15,6 +17,15 @@ from attnc.ir.types import BinaryOp, CompareOp, DType, IndexName, Level, ReduceO
 
 _T = TypeVar("_T")
 _nodes: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+_lock = threading.RLock()  # collecting garbage may make nodes, in the same thread
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Interned(type):
@@ -27,7 +38,8 @@ class _Interned(type):
         if node is None:
             made = cast(Any, super()).__call__(*args)
             object.__setattr__(made, "_dtype", made.dtype)
-            node = _nodes.setdefault(key, made)
+            with _lock:  # else two threads that ask at once get one each
+                node = _nodes.setdefault(key, made)
         return cast(_T, node)
 
 
