@@ -9,7 +9,8 @@ from pathlib import Path
 import attnc
 from attnc import codegen_templates
 
-_GENERATING = ("", "bounds", "derivative", "intervals", "ir", "plan", "render", "simplify")
+#: Folders of `compiler/` whose modules decide what a kernel is; "" is that folder itself.
+GENERATING = ("", "bounds", "derivative", "intervals", "ir", "plan", "render", "simplify")
 
 
 @functools.cache
@@ -20,7 +21,7 @@ def generator_digest(suffix: str) -> str:
     """
     compiler = Path(attnc.__path__[0])  # the packages are read, not imported: that takes longer
     places = [(Path(codegen_templates.__path__[0]), suffix)]
-    places += [(compiler / folder, ".py") for folder in _GENERATING]
+    places += [(compiler / folder, ".py") for folder in GENERATING]
     digest = hashlib.sha256()
     for folder, ending in places:
         for file in sorted(folder.glob(f"*{ending}")):

@@ -239,7 +239,8 @@ def table_for(
     @forks_wait()
     def classified() -> RunTable:
         from attnc.blocks import classify
-        from attnc.blocks.terms import terms_of, with_held_terms
+        from attnc.blocks.terms import with_held_terms
+        from attnc.conjunction import terms_of
 
         n_batch, n_heads, n_queries, n_keys = lengths
         table = classify(

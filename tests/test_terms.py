@@ -16,7 +16,8 @@ from triton_kernels import qkv
 
 import attnc
 from attnc.blocks import classify
-from attnc.blocks.terms import terms_of, with_held_terms
+from attnc.blocks.terms import with_held_terms
+from attnc.conjunction import terms_of
 from attnc.evaluate import evaluate
 from attnc.plan import make_plan
 from attnc.program import build_program

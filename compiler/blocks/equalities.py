@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from attnc.blocks.geometry import Geometry, Ints, Rectangles
 from attnc.blocks.values import evaluated
+from attnc.conjunction import conjuncts
 from attnc.intervals import Facts
-from attnc.ir import Binary, BinaryOp, Compare, CompareOp, DType, Expr, Level
+from attnc.ir import Compare, CompareOp, Expr, Level
 
 Flags = NDArray[np.bool_]
 
@@ -41,7 +42,7 @@ def compared(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) ->
     """
     levels = dict(facts.levels_of(mask))
     rows, columns, others = [], [], False
-    for condition in _conjuncts(mask):
+    for condition in conjuncts(mask):
         match condition:
             case Compare(CompareOp.EQ, x, y) if not x.dtype.is_float:
                 sides = {levels[x]: x, levels[y]: y}
@@ -80,17 +81,6 @@ def compared(mask: Expr, tiles: Rectangles, geometry: Geometry, facts: Facts) ->
     if others:
         return Compared(np.zeros(len(tiles), bool), hidden, ~meets)
     return Compared(meets, hidden, np.ones(len(tiles), bool))
-
-
-def _conjuncts(mask: Expr) -> Iterator[Expr]:
-    stack = [mask]
-    while stack:
-        node = stack.pop()
-        match node:
-            case Binary(BinaryOp.AND, x, y) if node.dtype is DType.BOOL:
-                stack += [y, x]
-            case _:
-                yield node
 
 
 @dataclass(frozen=True)

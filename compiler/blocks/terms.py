@@ -6,30 +6,15 @@ only, the tile at the beginning of a document only that of documents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import reduce
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from attnc.blocks.geometry import Geometry, Rectangles, axes_of, truths_on
 from attnc.intervals import Facts, Truth
-from attnc.ir import Binary, BinaryOp, DType, Expr
+from attnc.ir import Expr
 from attnc.run_table import Kind, RunTable, expanded
-
-_MAX_TERMS = 4  # as many as a table has bits for, and a tile branches
-
-
-def terms_of(mask: Expr) -> tuple[Expr, ...]:
-    """Conditions whose conjunction is ``mask``, in its order; of many, the last ones as one.
-
-    Masks that differ in constants have the same number of them.
-    """
-    first = list(_conjuncts(mask))
-    first, rest = first[: _MAX_TERMS - 1], first[_MAX_TERMS - 1 :]
-    if rest:
-        first.append(reduce(lambda x, y: Binary(BinaryOp.AND, x, y), rest))
-    return tuple(first)
 
 
 def with_held_terms(
@@ -76,12 +61,3 @@ def with_held_terms(
         block_m=table.block_m,
         block_n=table.block_n,
     )
-
-
-def _conjuncts(mask: Expr) -> Iterator[Expr]:
-    match mask:
-        case Binary(BinaryOp.AND, x, y) if mask.dtype is DType.BOOL:
-            yield from _conjuncts(x)
-            yield from _conjuncts(y)
-        case _:
-            yield mask

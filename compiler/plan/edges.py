@@ -7,12 +7,13 @@ last one, it is true.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from attnc.conjunction import conjuncts
 from attnc.ir import (
     TRUE,
     Binary,
@@ -107,7 +108,7 @@ def _in_last_run(
 ) -> list[Expr] | None:
     """Conditions that together are the mask in tiles behind all earlier runs."""
     if not earlier:
-        conditions = list(_conjuncts(mask))
+        conditions = list(conjuncts(mask))
         return conditions if len(conditions) <= _MAX_CONDITIONS else None
     found: dict[BlockRun, list[Expr]] = {}
     for conditions in _disjuncts(mask):
@@ -147,16 +148,6 @@ def _solved_alone(mask: Expr, closed_form: ClosedForm) -> BlockRun | None:
     (run,) = alone.runs
     ends = (run.start, run.full_start, run.full_stop, run.stop)
     return BlockRun(*(substituted(end, renamed) for end in ends))
-
-
-def _conjuncts(mask: Expr) -> Iterator[Expr]:
-    """Conditions whose conjunction is ``mask``."""
-    match mask:
-        case Binary(BinaryOp.AND, x, y) if mask.dtype is DType.BOOL:
-            yield from _conjuncts(x)
-            yield from _conjuncts(y)
-        case _:
-            yield mask
 
 
 def _halves(condition: Expr) -> tuple[Expr, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from attnc.blocks.terms import terms_of
+from attnc.conjunction import terms_of
 from attnc.ir import Expr, IndexName, Ref, replaced, walk
 from attnc.limits import limits_of
 from attnc.plan.record import Decision

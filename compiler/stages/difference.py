@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from attnc.ir import Binary, BinaryOp, Expr
+from attnc.conjunction import conjuncts
+from attnc.ir import Expr
 from attnc.stages.inspection import Inspection
 from attnc.stages.stage import Pass, Stage
 
@@ -80,7 +81,7 @@ def _parts(before: Inspection, after: Inspection) -> Iterator[str]:
 
 
 def _mask_change(before: Inspection, after: Inspection) -> str:
-    old, new = (Counter(_terms(i.program.mask)) for i in (before, after))
+    old, new = (_terms(i.program.mask) for i in (before, after))
     gone, come = (old - new).total(), (new - old).total()
     if not gone and not come:
         return "same"
@@ -90,16 +91,8 @@ def _mask_change(before: Inspection, after: Inspection) -> str:
     return ", ".join(counts)
 
 
-def _terms(mask: Expr | None) -> Iterator[Expr]:
-    """What must hold all at once; nothing without a mask."""
-    match mask:
-        case None:
-            return
-        case Binary(BinaryOp.AND, lhs, rhs):
-            yield from _terms(lhs)
-            yield from _terms(rhs)
-        case _:
-            yield mask
+def _terms(mask: Expr | None) -> Counter[Expr]:
+    return Counter() if mask is None else Counter(conjuncts(mask))
 
 
 def _change(old: Expr | None, new: Expr | None) -> str:
