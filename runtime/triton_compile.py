@@ -14,6 +14,7 @@ from pathlib import Path
 from attnc.errors import OfflineCompileError, ToolMissingError
 from attnc.plan import Plan, Spec
 from attnc.render.names import FORWARD
+from attnc.render.triton_expressions import outer_row
 from attnc.runtime import cache, triton_worker
 from attnc.runtime.process import run_process
 from attnc.runtime.triton_build import SOURCE, function_facts, kernel_digest, write_source
@@ -40,6 +41,8 @@ _COUNTS = (
     "n_q_blocks",
     "n_kv_blocks",
     "has_grad_lse",
+    "first_program",
+    "n_columns",
 )
 _LOOPS = "loops.json"
 TIME_LIMIT = 600.0  # seconds
@@ -109,7 +112,7 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
     from attnc.render.triton import loops_of, tiles_of
 
     plan = write_source(spec, folder)
-    types, ones, aligned = _signature(plan)
+    types, ones, aligned = signature_of(plan)
     request = {
         "function": function,
         "backend": target.backend,
@@ -134,7 +137,7 @@ def _build(spec: Spec, target: GpuTarget, function: str, folder: Path) -> None:
         raise OfflineCompileError(target=target.name, output=done.errors[-2000:])
 
 
-def _signature(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
+def signature_of(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
     """Triton type of each argument of any function; those fixed to 1; those divisible by 16."""
     spec = plan.spec
     offset = "i64" if spec.wide_index else "i32"
@@ -148,9 +151,14 @@ def _signature(plan: Plan) -> tuple[dict[str, str], list[str], list[str]]:
         ones.append(f"{name}_stride_d")
         aligned += [f"{name}_ptr", *(f"{name}_stride_{dim}" for dim in dims[:-1])]
     types |= dict.fromkeys(_COUNTS, "i32")
-    for name in ("lse_ptr", "max_ptr", "grad_lse_ptr", "delta_ptr"):
+    sums = [f"sum{number}_ptr" for number in range(len(plan.accumulations))]
+    for name in ("lse_ptr", "max_ptr", "grad_lse_ptr", "delta_ptr", "values_ptr", *sums):
         types[name] = f"*{acc}"
         aligned.append(name)
+    types["places_ptr"] = "*i64"
+    aligned.append("places_ptr")
+    rows = (row for accumulation in plan.accumulations for row in accumulation.rows)
+    types |= {outer_row(row.number): "i32" for row in rows}
     for number, param in enumerate(spec.params):
         types[f"p{number}"] = "fp64" if param.is_float else "i64"
     for slot in plan.slots:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import subprocess
 import sys
@@ -19,8 +20,10 @@ from attnc.plan import Spec, Wanted
 from attnc.render.names import KEYS, QUERIES
 from attnc.runtime.assembly_loops import innermost_loops
 from attnc.runtime.triton_binary import resources_of
-from attnc.runtime.triton_compile import compile_offline
+from attnc.runtime.triton_compile import compile_offline, signature_of
 from attnc.runtime.triton_sass import machine_loops
+from attnc.stages import Inspection
+from attnc.stages.kernels import sources_of
 from attnc.target import GPU_TARGETS, GpuTarget
 
 DOCUMENTS = torch.zeros(4096, dtype=torch.int32)
@@ -294,7 +297,7 @@ ret;"""
 COMPILE = """
 import pickle, sys
 from attnc.runtime import cache
-from attnc.runtime.triton_compile import compile_offline
+from attnc.runtime.triton_compile import compile_offline, signature_of
 from attnc.target import GPU_TARGETS
 spec = pickle.loads(bytes.fromhex(sys.argv[1]))
 binary = compile_offline(spec, GPU_TARGETS["sm_90"])
@@ -328,6 +331,60 @@ def test_a_second_process_compiles_nothing() -> None:
     assert sum(n_builds for _, n_builds in first) == 1
     assert {binary for binary, _ in first} == {first[0][0]}
     assert second == (first[0][0], 0)
+
+
+LEARNED = {
+    "uniform": torch.zeros(2),
+    "row": torch.zeros(2, 64),
+    "column": torch.zeros(2, 64, dtype=torch.float64),
+    "difference": torch.zeros(2, 127, dtype=torch.bfloat16),
+    "element": torch.zeros(2, 64, 64),
+    "embedding": torch.zeros(64, 4),
+}
+READS = {
+    "uniform": lambda t, h, q, k: t[h] * (k - q),
+    "row": lambda t, h, q, k: t[h, q],
+    "column": lambda t, h, q, k: t[h, k],
+    "difference": lambda t, h, q, k: t[h, k - q + 63],
+    "element": lambda t, h, q, k: t[h, q, k],
+    "embedding": lambda t, h, q, k: (t[q] * t[k]).sum(-1),
+}
+
+
+def learned(*names: str) -> Inspection:
+    """A score that captures tensors which train, for a GPU."""
+    tensors = {name: LEARNED[name].clone().requires_grad_() for name in names}
+
+    def score_mod(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        for name in names:
+            score = score + READS[name](tensors[name], h, q_idx, kv_idx)
+        return score
+
+    return Inspection.of(score_mod, shape=(1, 2, 64, 64, 16), target="gfx942")
+
+
+@pytest.mark.parametrize("names", [*((name,) for name in READS), tuple(READS)], ids="-".join)
+def test_every_argument_has_a_type(names: tuple[str, ...]) -> None:
+    """Those of the kernels for gradients of captured tensors too, however these are read."""
+    inspection = learned(*names)
+    for source in sources_of(inspection, inspection.target, "all"):
+        types, ones, _ = signature_of(source.plan)
+        kernels = source.functions().values()
+        functions = [f for f in ast.parse(source.text).body if isinstance(f, ast.FunctionDef)]
+        arguments = {a.arg for f in functions if f.name in kernels for a in f.args.args}
+        assert len(arguments) > 10
+        assert arguments <= {*types, *ones}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache_dir")
+def test_kernels_of_learned_tensors_compile() -> None:
+    """Each way of summing, in one backward: its resources can be told without a GPU."""
+    (stage,) = learned(*READS).stages(["resources"])
+
+    names = [kernel["name"] for kernel in stage.data["kernels"]]
+    assert names[:4] == ["forward", "delta", "dq", "dkdv"]
+    assert sum(name.startswith("elements") for name in names) == 4
 
 
 @pytest.mark.usefixtures("cache_dir")
