@@ -31,11 +31,14 @@ def chained(n, step):
         for i in range(n): q = step(q, i, k)
         return q >= k
     return mask
-def any_of(n):
+def any_of(n, balanced=False):
     def mask(b, h, q, k):
-        seen = q == k
-        for i in range(n): seen = seen | (q - k == 3 * i)
-        return seen
+        terms = [q - k == 3 * i for i in range(n)]
+        if not balanced: return functools.reduce(lambda x, y: x | y, terms)
+        while len(terms) > 1:
+            pairs = zip(terms[::2], terms[1::2])
+            terms = [x | y for x, y in pairs] + terms[len(terms) // 2 * 2:]
+        return terms[0]
     return mask
 class Sub(torch.Tensor): pass
 MASK, SCORE, ORDER = kernel(causal), kernel(decay), layout.raster(20)
@@ -169,6 +172,8 @@ MODS = (
     "lambda b, h, q, k: torch.rand(()) > 0.5",
     "chained(500, lambda q, i, k: q + i)",
     "any_of(200)",
+    "any_of(10000)",
+    "any_of(10000, balanced=True)",
     *(
         f"None, lambda s, b, h, q, k: {value}"
         for value in ("s > 0", "3", "None", "'x'", "q", "s * 1j")

@@ -166,3 +166,20 @@ def test_indices_have_the_attributes_of_tensors() -> None:
 )
 def test_tensors_have_an_index_for_each_dimension() -> None:
     attend(mask=lambda b, h, q_idx, kv_idx: TABLE[q_idx, kv_idx] > 0)
+
+
+@tells(
+    errors.TooLongModError,
+    "test_mods_are_of_bounded_length.<locals>.spelled_out computes 9004 different values for each "
+    "pair, but a mask_mod may have 8192: a kernel of so many would take minutes to compile. Put "
+    "the numbers of a Python loop into a tensor and index it, as in `table[q_idx, kv_idx]` or "
+    "`ids[q_idx] == ids[kv_idx]`.",
+)
+def test_mods_are_of_bounded_length() -> None:
+    def spelled_out(b, h, q_idx, kv_idx):
+        seen = q_idx == kv_idx
+        for distance in range(3000):
+            seen = seen | (q_idx - kv_idx == 3 * distance)
+        return seen
+
+    attend(mask=spelled_out)

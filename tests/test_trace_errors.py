@@ -427,11 +427,11 @@ def test_errors_of_the_mod_itself_pass_through() -> None:
         trace_mask(broken, SlotTable())
     with pytest.raises(UnsupportedOperationError, match="unsupported operand"):
         trace_mask(lambda b, h, q, kv: q + "x", SlotTable())
-    with pytest.raises(AttributeError, match="no attribute 'window'"):
+    with pytest.raises(AttributeError, match="'window'"):
         trace_mask(lambda b, h, q, kv: q.window, SlotTable())
     with pytest.raises(IndexError, match="index 5 is out of bounds for dimension 1 with size 4"):
         trace_mask(lambda b, h, q, kv: torch.zeros(3, 4)[q, 5] > 0, SlotTable())
-    with pytest.raises(IndexError, match="too many indices"):
+    with pytest.raises(IndexError, match="2 indices to a tensor of 1"):
         trace_mask(lambda b, h, q, kv: torch.zeros(3)[q, kv] > 0, SlotTable())
 
 

@@ -68,6 +68,14 @@ class TooManyIndicesError(TraceError, IndexError):
     )
 
 
+class TooLongModError(TraceError, ValueError):
+    template = (
+        "{name} computes {n_nodes} different values for each pair, but a {kind} may have {most}: a "
+        "kernel of so many would take minutes to compile. Put the numbers of a Python loop into a "
+        "tensor and index it, as in `table[q_idx, kv_idx]` or `ids[q_idx] == ids[kv_idx]`."
+    )
+
+
 class RowViewError(TraceError, ValueError):
     template = (
         "{location}: `{source}` makes a view of shape {shape} of a row of shape {row_shape}, but a "

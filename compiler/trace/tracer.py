@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -23,9 +24,10 @@ from attnc.errors import (
     InPlaceOperationError,
     ModCallError,
     ModReturnError,
+    TooLongModError,
     UnsupportedOperationError,
 )
-from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score
+from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score, walk
 from attnc.printer import format_expr
 from attnc.trace import activations, extremes  # noqa: F401  (they fill the table of functions)
 from attnc.trace.context import Context, TracedValue, refuse
@@ -39,6 +41,11 @@ from attnc.trace.special import SPECIAL, supported_names
 from attnc.trace.symbols import Row, Symbol
 
 __all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
+
+#: Of one mod: compilers take some 4 ms for each.
+MOST_NODES = 8192
+# What was counted, while it lives: a mod is traced at each call.
+_short: WeakSet[Expr] = WeakSet()
 
 _NO_LOCATIONS: Mapping[Expr, Location] = MappingProxyType({})
 #: Operators that write into their left side, under the names torch reports.
@@ -175,7 +182,19 @@ def _run(
         if not isinstance(error, AttncError) and ("Symbol" in str(error) or "'Row'" in str(error)):
             raise _foreign_operand(error) from error
         raise _signature_error(fn, kind, args, error) from error
-    return (result if type(result) is Symbol else context.value(result)), locations
+    value = result if type(result) is Symbol else context.value(result)
+    if isinstance(value, Symbol) and not torch.compiler.is_dynamo_compiling():
+        _require_short(fn, kind, value.expr)
+    return value, locations
+
+
+def _require_short(fn: Any, kind: str, expr: Expr) -> None:
+    if expr in _short:
+        return
+    n_nodes = sum(1 for _ in walk(expr))
+    if n_nodes > MOST_NODES:
+        raise TooLongModError(name=_name(fn), n_nodes=n_nodes, kind=kind, most=MOST_NODES)
+    _short.add(expr)
 
 
 def _recording_symbol(locations: dict[Expr, Location]) -> Callable[[Context, Expr, DType], Symbol]:
