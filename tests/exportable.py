@@ -1,12 +1,17 @@
-"""Functions that tests export, by name: what a mask or a score can hold on to."""
+"""Functions that tests export, by name: what a mask or a score can hold on to; and exporting them."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import attnc
+from attnc.export import Request, export
+
+# Compiled quickly: the figures are the same.
+QUICK = ('"-O3"', '"-O1"')
 
 _random = torch.Generator().manual_seed(0)
 slopes = torch.rand(4, generator=_random) * 0.3
@@ -61,3 +66,21 @@ EXPORTABLE: dict[str, Any] = {
     "shifted": shifted,
     "prefixes": prefixes,
 }
+
+
+def write(folder: Path, mod: Any, *, stem: str = "kernel", **options: Any) -> Path:
+    """Exports ``mod`` into ``folder``, to be compiled quickly."""
+    embed = options.pop("embed", False)
+    exported = export(Request(mod, head_dim=16, **options), stem=stem, embed=embed)
+    path = folder / f"{stem}.py"
+    path.write_text(exported.text.replace(*QUICK))
+    if exported.tensors:
+        torch.save(exported.tensors, path.with_suffix(".tensors.pt"))
+    return path
+
+
+def names_of(module: Path, **own: Any) -> dict[str, Any]:
+    """What a module of C++ kernels defines; nothing is compiled yet."""
+    scope: dict[str, Any] = {"__name__": "exported", "__file__": str(module), **own}
+    exec(compile(module.read_text(), str(module), "exec"), scope)  # noqa: S102 - generated here
+    return scope

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from exportable import EXPORTABLE, documents, documents_of, learned, table
+from exportable import EXPORTABLE, documents, documents_of, learned, names_of, table, write
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
@@ -37,8 +37,6 @@ from attnc.target import GPU_TARGETS
 from attnc.testing import MaskRecipe, ScoreRecipe, masks, score_mods
 
 ROOT = Path(__file__).parent
-# Compiled quickly: the figures are the same.
-QUICK = ('"-O3"', '"-O1"')
 
 
 @pytest.fixture(scope="module")
@@ -76,24 +74,6 @@ def run_bare(python: Path, folder: Path, *command: str) -> subprocess.CompletedP
         text=True,
         check=False,
     )
-
-
-def write(folder: Path, mod: Any, *, stem: str = "kernel", **options: Any) -> Path:
-    """Exports ``mod`` into ``folder``, to be compiled quickly."""
-    embed = options.pop("embed", False)
-    exported = export(Request(mod, head_dim=16, **options), stem=stem, embed=embed)
-    path = folder / f"{stem}.py"
-    path.write_text(exported.text.replace(*QUICK))
-    if exported.tensors:
-        torch.save(exported.tensors, path.with_suffix(".tensors.pt"))
-    return path
-
-
-def names_of(module: Path, **own: Any) -> dict[str, Any]:
-    """What a module of C++ kernels defines; nothing is compiled yet."""
-    scope: dict[str, Any] = {"__name__": "exported", "__file__": str(module), **own}
-    exec(compile(module.read_text(), str(module), "exec"), scope)  # noqa: S102 - generated here
-    return scope
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import keyword
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from attnc.errors import OptionValueError
 from attnc.export import DTYPES, TARGETS, Request, export
 
 _LARGEST_WIDTH = 4096
+_IMPORTED = ("torch", "triton", "numpy")  # by the module, or by what it imports
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ def _output(options: Options) -> Path:
         raise OptionValueError(option="--output", value=options.output, problem=problem)
     if not stem.isascii():
         problem = "use letters of ASCII."
+        raise OptionValueError(option="--output", value=options.output, problem=problem)
+    if stem in sys.stdlib_module_names or stem in _IMPORTED:
+        problem = f"a module of this name would hide Python's own {stem}."
+        problem = problem if stem not in _IMPORTED else f"it would hide the package {stem}."
         raise OptionValueError(option="--output", value=options.output, problem=problem)
     if not path.parent.is_dir():
         problem = f"there is no folder {path.parent}."
