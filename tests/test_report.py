@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 import re
@@ -273,6 +274,46 @@ def test_inspect_writes_a_report(tmp_path: Path) -> None:
     assert "<!doctype html>" in path.read_text()
     assert refused.exit_code == 2
     assert "No such file" in refused.output
+
+
+def test_a_page_has_the_kernels_of_the_pass_asked_for(tmp_path: Path) -> None:
+    """`--pass` counts on pages too; what a page cannot hold is refused, not left out."""
+    path = tmp_path / "page.html"
+    arguments = ["inspect", "--expr", "lambda b, h, q, kv: q >= kv", "--shape", "1,1,256,256,32"]
+    arguments += ["--stage", "plan", "--html"]
+
+    done = CliRunner().invoke(app, [*arguments, str(path), "--pass", "backward"])
+
+    assert done.exit_code == 0, done.output
+    names = re.findall(r"<summary>(.*?)</summary>", path.read_text())
+    assert names == ["plan · backward"]
+    other = str(tmp_path / "other.html")
+    for more in ([other, "--json"], [other, "--diff"], [other, "--pass", "both"], [""]):
+        refused = CliRunner().invoke(app, [*arguments, *more])
+        assert refused.exit_code == 2
+        assert len(refused.stderr.splitlines()) == 1
+    assert not Path(other).exists()
+
+
+def test_a_summary_is_of_the_function(tmp_path: Path) -> None:
+    """Docstrings of ``partial`` and of other classes say nothing of the mask."""
+
+    def within(width: int, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        """Pairs that lie near."""
+        return q_idx - kv_idx < width
+
+    class Causal:
+        """Some class."""
+
+        def __call__(self, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+            return q_idx >= kv_idx
+
+    summaries = []
+    for mod in (functools.partial(within, 9), Causal()):
+        path = report.write(mod, tmp_path / "page.html", shape=(1, 1, 64, 64, 16), stages=["ir"])
+        summaries.append(re.findall(r"<p>(.*?)</p>", path.read_text().partition("<ul")[0]))
+
+    assert summaries == [["Pairs that lie near."], []]
 
 
 def test_a_kernel_writes_its_report(tmp_path: Path) -> None:

@@ -146,6 +146,10 @@ def inspect(
     With --diff print what differs between two; exit code 0 if nothing does, 1 if something does.
     FILE.py@REVISION:NAME is a function as it was in a revision of git.
     """
+    if html is not None and (diff or as_json):
+        raise typer.BadParameter(
+            f"a page holds neither; leave out {'--diff' if diff else '--json'}", param_hint="--html"
+        )
     if diff:
         from attnc.cli.compare import run as compare
 
@@ -157,7 +161,7 @@ def inspect(
     if html is not None:
         from attnc.cli.report import run as report
 
-        report(target, expr, html, stage, shape, machine, dtype)
+        report(target, expr, html, stage, shape, machine, dtype, passes)
         return
     from attnc.cli.inspect import run
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attnc.cli.console import write_stage
@@ -55,11 +55,17 @@ def machine_for(stage: str, machine: str) -> str:
 
 
 def inspection_of(
-    target: str | None, expression: str | None, shape: str | None, machine: str, dtype: str | None
+    target: str | None,
+    expression: str | None,
+    shape: str | None,
+    machine: str,
+    dtype: str | None,
+    *,
+    mod: Callable[..., Any] | None = None,
 ) -> Inspection:
-    """Of what was typed; options must be known ones."""
+    """Of what was typed; options must be known ones. ``mod``: the target, if it is loaded."""
     sizes = parsed_shape(shape_for(target, shape))
-    mod = load_target(target, expression)
+    mod = load_target(target, expression) if mod is None else mod
     return of_user_code(
         target or "--expr",
         lambda: Inspection.of(mod, shape=sizes, target=machine, dtype=dtype),

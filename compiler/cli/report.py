@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from attnc.cli.console import write
-from attnc.cli.options import of_user_code, parsed_shape, require_choice, shape_for
+from attnc.cli.inspect import inspection_of, machine_for, require_options
 from attnc.cli.target import load_target
+from attnc.errors import OptionValueError
 from attnc.report import page_of
-from attnc.stages import DTYPES, MACHINES, STAGES, Inspection
 
 
 def run(
@@ -19,19 +19,17 @@ def run(
     shape: str | None,
     machine: str,
     dtype: str | None,
+    passes: str,
 ) -> None:
     """Writes the report of a call for ``machine``, with one stage or all, into the file ``html``."""
-    require_choice("--stage", stage, [*STAGES, "all"])
-    require_choice("--target", machine, MACHINES)
-    if dtype is not None:
-        require_choice("--dtype", dtype, DTYPES)
-    sizes = parsed_shape(shape_for(target, shape))
+    wanted = require_options(stage, machine, dtype, passes)
+    if not html:
+        raise OptionValueError(option="--html", value=html, problem="name a file to write.")
+    machine = machine_for(stage, machine)
     mod = load_target(target, expression)
-    inspection = of_user_code(
-        target or "--expr",
-        lambda: Inspection.of(mod, shape=sizes, target=machine, dtype=dtype),
-    )
+    inspection = inspection_of(target, expression, shape, machine, dtype, mod=mod)
     stages = None if stage == "all" else [stage]
-    data = page_of(mod, inspection, measure=True, stages=stages).encode()
+    page = page_of(mod, inspection, measure=True, stages=stages, passes=wanted)
+    data = page.encode(errors="backslashreplace")
     Path(html).write_bytes(data)
     write(f"wrote {html}, {len(data):,} bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Collection, Iterator
@@ -21,7 +22,7 @@ from attnc.report.highlight import highlighted
 from attnc.report.picture import MaskPicture, ScorePicture, mask_picture, score_picture
 from attnc.report.sources import sources_of
 from attnc.report.stages import Section, ShownStage, sections_of, shown
-from attnc.stages import Inspection
+from attnc.stages import Inspection, Pass
 
 _SHAPE = (1, 1, 1024, 1024, 64)
 
@@ -116,17 +117,18 @@ def page_of(
     *,
     measure: bool = False,
     stages: Collection[str] | None = None,
+    passes: Pass = "all",
 ) -> str:
-    """The page as text. ``inspection`` is of ``mod``; see ``write``."""
+    """The page as text; ``inspection`` is of ``mod``. ``passes`` as of stages, others see ``write``."""
     costs = inspection.costs(measure=measure)
     forward = costs["forward"]
     analysis = inspection.analysis((forward.block_m, forward.block_n))
     has_mask = inspection.program.mask is not None or inspection.table is not None
     picture = mask_picture(analysis) if has_mask else None
-    found = inspection.stages(stages)
+    found = inspection.stages(stages, passes=passes)
     page = Page(
         name=inspection.name,
-        summary=(getattr(mod, "__doc__", None) or "").strip().partition("\n")[0],
+        summary=_summary(mod),
         version=attnc.__version__,
         facts=tuple(_facts(inspection)),
         sources=tuple(_sources(mod, inspection)),
@@ -140,6 +142,16 @@ def page_of(
     )
     data = {"mask": None if picture is None else picture.data}
     return _rendered(page, data)
+
+
+def _summary(mod: Any) -> str:
+    """The first line of the function's own docstring: not that of its class, as ``partial`` has."""
+    fn = mod
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    text = getattr(fn, "__doc__", None)
+    is_own = text is not getattr(type(fn), "__doc__", None)
+    return text.strip().partition("\n")[0] if is_own and isinstance(text, str) else ""
 
 
 def _facts(inspection: Inspection) -> Iterator[tuple[str, str]]:
