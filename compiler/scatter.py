@@ -60,10 +60,14 @@ def reduction_of(scatter: Scatter) -> Reduction:
     return Reduction.ELEMENT
 
 
-def is_owned(scatter: Scatter, coordinate: IndexName) -> bool:
-    """Whether different ``coordinate`` (B or H) never read one element: it is itself an index."""
+def dimensions_of(scatter: Scatter, coordinate: IndexName) -> tuple[int, ...]:
+    """The dimensions whose index is ``coordinate`` (B or H) itself.
+
+    Where one of them is as long as there are coordinates, no two of these read one element. All
+    those that lie beyond a shorter one are clamped to its last element.
+    """
     leaf = B_IDX if coordinate is IndexName.B else H_IDX
-    return any(index is leaf for index in scatter.indices)
+    return tuple(n for n, index in enumerate(scatter.indices) if index is leaf)
 
 
 def coordinates_of(scatter: Scatter) -> tuple[IndexName, ...] | None:

@@ -13,8 +13,9 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import attnc
-from attnc.plan import Spec, Wanted
+from attnc.plan import Spec, Wanted, make_plan
 from attnc.program import Program
+from attnc.render.cpp_gradients import gradients_text
 from attnc.runtime.call import BackwardCall, Call, CompiledKernel
 from attnc.runtime.isa import runnable_isas
 
@@ -215,3 +216,100 @@ def test_a_large_bias_of_16_bits_has_the_gradient_of_one_of_32(
 
 def _added(bias: torch.Tensor) -> Callable[..., Any]:
     return lambda score, b, h, q_idx, kv_idx: score + bias[h, q_idx, kv_idx]
+
+
+@dataclass(frozen=True)
+class Short:
+    """A captured tensor that two heads or batches read one element of, and how."""
+
+    shape: tuple[int, ...]
+    read: Callable[..., Any]
+    n_batch: int = 1
+    kv_heads: int = 4
+
+
+SHORT = {
+    "one for all heads": Short((1, 1024, 1024), lambda t, b, h, q, kv: t[h, q, kv]),
+    "fewer than heads": Short((3, 1024, 512), lambda t, b, h, q, kv: t[h, q, kv], kv_heads=2),
+    "fewer than batches": Short((1, 4, 512, 512), lambda t, b, h, q, kv: t[b, h, q, kv], 2),
+    "slopes": Short((2,), lambda t, b, h, q, kv: t[h] * (kv - q) * 0.01, 4),
+    "and transposed": Short(
+        (1024, 1024), lambda t, b, h, q, kv: (t[h, q] + t[q, h]) * (kv % 5) * 0.1
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_elements_that_several_heads_read_have_their_sum(name: str) -> None:
+    """Those of a tensor shorter than heads or batches, whose last element stands for all beyond,
+    and of one read by h in two dimensions: no thread overwrites what another one adds."""
+    case = SHORT[name]
+    generator = torch.Generator().manual_seed(7)
+
+    def random(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    captured = random(*case.shape)
+    q, grad_out = (random(case.n_batch, 4, 512, 16) for _ in range(2))
+    k, v = (random(case.n_batch, case.kv_heads, 512, 16) for _ in range(2))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(4):
+            leaf = captured.clone().requires_grad_()
+            score = _with(leaf, case.read)
+            out = attnc.attention(q, k, v, mask=causal, score=score, enable_gqa=True)
+            found += torch.autograd.grad(out, leaf, grad_out)
+    finally:
+        torch.set_num_threads(before)
+    expected = _dense_gradient(case, captured, q, k, v, grad_out)
+    for gradient in found:
+        assert torch.equal(gradient, found[0])
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=1e-5)
+
+
+def _with(tensor: Any, read: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda score, b, h, q_idx, kv_idx: score + read(tensor, b, h, q_idx, kv_idx)
+
+
+class Clamped:
+    """A tensor whose indices are clamped, as kernels clamp them."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        index = index if isinstance(index, tuple) else (index,)
+        sizes = self.tensor.shape
+        return self.tensor[tuple(x.clamp(0, n - 1) for x, n in zip(index, sizes, strict=True))]
+
+
+def _dense_gradient(
+    case: Short,
+    captured: torch.Tensor,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    grad_out: torch.Tensor,
+) -> torch.Tensor:
+    leaf = captured.double().requires_grad_()
+    b, h, q_idx, kv_idx = torch.meshgrid(
+        *(torch.arange(n) for n in (*q.shape[:3], k.shape[2])), indexing="ij"
+    )
+    k, v = (x.double().repeat_interleave(4 // case.kv_heads, 1) for x in (k, v))
+    score = _with(Clamped(leaf), case.read)(q.double() @ k.mT / 4, b, h, q_idx, kv_idx)
+    weights = score.masked_fill(~causal(b, h, q_idx, kv_idx), -torch.inf).softmax(3)
+    return torch.autograd.grad(weights @ v, leaf, grad_out.double())[0]
+
+
+def test_a_dimension_is_owned_if_every_read_has_it() -> None:
+    """t[h, q_idx] of one head is t[q_idx, h] of another one, so that neither owns it."""
+    bias = torch.zeros(4, 4)
+    owners = []
+    for read in (lambda h, q: bias[h, q], lambda h, q: bias[h, q] + bias[q, h]):
+        program = program_of(None, lambda score, b, h, q, kv, read=read: score * read(h, q))
+        text = gradients_text(make_plan(spec_of(program, gradients=Wanted(True, True, True, (0,)))))
+        assert text is not None
+        owners += [(owner.head, owner.batch) for owner in text.owners]
+    assert owners == [(0, -1), (-1, -1)]

@@ -22,7 +22,7 @@ from attnc.plan.masks import masks_by_keys, masks_by_queries
 from attnc.plan.record import Accumulation, Decision, Plan
 from attnc.plan.spec import Spec
 from attnc.plan.visits import closed_form_of, schedules_of_bounds, transposed_form
-from attnc.scatter import Reduction, coordinates_of, is_owned, reduction_of
+from attnc.scatter import Reduction, coordinates_of, dimensions_of, reduction_of
 from attnc.schedule import Schedule, schedule
 from attnc.target import CpuTarget, GpuTarget
 from attnc.tiles import Tiles, backward_tiles_for, tiles_for
@@ -169,8 +169,8 @@ def _accumulation(number: int, scatter: Scatter, spec: Spec) -> Accumulation:
         ),
         run=run_of(scatter.indices) if is_run else None,
         rows=scatter.rows,
-        owned_by_batch=is_owned(scatter, IndexName.B),
-        owned_by_head=is_owned(scatter, IndexName.H),
+        batch_dimensions=dimensions_of(scatter, IndexName.B),
+        head_dimensions=dimensions_of(scatter, IndexName.H),
         coordinates=coordinates_of(scatter) if is_run else None,
     )
 

@@ -28,7 +28,7 @@ class Accumulation:
         indices: Schedules of the element's place.
         run: How the elements of a row of pairs lie, as ``gathers.run_of`` says.
         rows: Loops around both.
-        owned_by_batch, owned_by_head: No two b (or h) read one element.
+        batch_dimensions, head_dimensions: Those whose index is b (or h), as ``dimensions_of`` says.
         coordinates: What the indices are, where the gradient may be stored instead of summed.
     """
 
@@ -38,8 +38,8 @@ class Accumulation:
     indices: tuple[Schedule, ...]
     run: tuple[int, ...] | None
     rows: tuple[Reduce, ...]
-    owned_by_batch: bool
-    owned_by_head: bool
+    batch_dimensions: tuple[int, ...]
+    head_dimensions: tuple[int, ...]
     coordinates: tuple[IndexName, ...] | None
 
 

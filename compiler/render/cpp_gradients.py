@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attnc.ir import Const, DType
@@ -38,11 +39,18 @@ class AccumulationText:
 
 
 @dataclass(frozen=True)
-class GradientsText:
-    """Of a backward kernel: the gradients it computes, and the derivatives of the score_mod.
+class OwnerText:
+    """Of a captured tensor: its place among those that the kernel reads, and the dimensions whose
+    index is h or b in all that is read of it, or -1."""
 
-    ``owners`` has for each captured tensor the coordinates ("", "h", "bh") that own its elements.
-    """
+    place: int
+    head: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class GradientsText:
+    """Of a backward kernel: the gradients it computes, and the derivatives of the score_mod."""
 
     query: bool
     key: bool
@@ -50,7 +58,7 @@ class GradientsText:
     wants_scores: bool  # some gradient needs those of the scores
     derivative: LoopText | None
     accumulations: tuple[AccumulationText, ...]
-    owners: tuple[str, ...]
+    owners: tuple[OwnerText, ...]
     slots: tuple[int, ...]  # of the captured tensors
 
     @property
@@ -77,15 +85,20 @@ def gradients_text(plan: Plan) -> GradientsText | None:
         wants_scores=wanted.query or wanted.key or bool(wanted.captured),
         derivative=derivative,
         accumulations=tuple(_accumulation(plan, a) for a in plan.accumulations),
-        owners=tuple(_owner(found) for found in by_slot.values()),
+        owners=tuple(_owner(plan, slot, found) for slot, found in by_slot.items()),
         slots=wanted.captured,
     )
 
 
-def _owner(accumulations: list[Accumulation]) -> str:
-    if not all(a.owned_by_head for a in accumulations):
-        return ""
-    return "bh" if all(a.owned_by_batch for a in accumulations) else "h"
+def _owner(plan: Plan, slot: int, accumulations: Sequence[Accumulation]) -> OwnerText:
+    # A dimension in common: t[h, q_idx] of one head is t[q_idx, h] of another.
+    head = _first_common([a.head_dimensions for a in accumulations])
+    batch = _first_common([a.batch_dimensions for a in accumulations])
+    return OwnerText(plan.slots.index(slot), head, batch)
+
+
+def _first_common(dimensions: Sequence[tuple[int, ...]]) -> int:
+    return min(set.intersection(*(set(found) for found in dimensions)), default=-1)
 
 
 def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:
