@@ -304,7 +304,7 @@ class RunTable:
         )
 
     def _n_tiles_of(self, kind: Kind) -> int:
-        used = self.kinds == kind
+        used = (self.kinds & _KIND) == kind
         return int((self.stops[used] - self.starts[used]).sum(dtype=np.int64))
 
     def _arrays(self) -> tuple[NDArray[np.generic], ...]:

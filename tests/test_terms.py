@@ -91,6 +91,8 @@ def test_terms_that_are_said_to_hold_do(
     ).table
     kinds = table.to_dense()
     assert np.array_equal(np.where(kinds == Kind.FULL, kinds, kinds & 1), expected.to_dense())
+    counts = (table.n_partial, table.n_full, table.n_empty)
+    assert counts == (expected.n_partial, expected.n_full, expected.n_empty)
     for b, h, q_block, kv_block, held in tiles_of(table):
         q_idx = torch.arange(q_block * BLOCK_M, min((q_block + 1) * BLOCK_M, lengths[0]))[:, None]
         kv_idx = torch.arange(kv_block * BLOCK_N, min((kv_block + 1) * BLOCK_N, lengths[1]))
