@@ -13,6 +13,9 @@ import torch
 #: The longest sequence, and the largest block: indices have 32 bits.
 LONGEST = 2**31 - 1
 
+#: Of q, k, v and out: short names of torch dtypes.
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
 INTEGERS = (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8)
 REALS = (*INTEGERS, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -12,11 +12,27 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import torch
 
 from attnc.attend import attention
-from attnc.errors import KernelCallError, KernelOperatorError, WrongModKindError
+from attnc.errors import (
+    KernelCallError,
+    KernelFunctionError,
+    KernelOperatorError,
+    WrongModKindError,
+)
 from attnc.mods import Kind, Mod, mod_kind, mod_name, require_alone, require_kind
 
 if TYPE_CHECKING:
     from attnc.analysis import Analysis
+
+
+def roles_of(mod: Any) -> tuple[Any, Mod | None]:
+    """Mask (function or BlockMask) and score of a Kernel or of a plain function; None for neither.
+
+    Raises:
+        ModSignatureError: It has neither 4 nor 5 parameters.
+    """
+    if isinstance(mod, Kernel):
+        return mod.mask, mod.score
+    return (mod, None) if mod_kind(mod) == "mask_mod" else (None, mod)
 
 
 class Kernel:
@@ -325,4 +341,10 @@ def kernel(
             )
     if fn is not None:
         return Kernel(fn, mask=mask, score=score, **options)
-    return functools.partial(Kernel, mask=mask, score=score, **options)
+
+    def decorate(*functions: Any) -> Kernel:
+        if len(functions) != 1:
+            raise KernelFunctionError(given=", ".join(map(_shown, functions)))
+        return Kernel(functions[0], mask=mask, score=score, **options)
+
+    return decorate

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 CpuIsa = Literal["amx", "avx512_bf16", "avx512", "avx2", "generic"]
 
 
@@ -72,6 +74,17 @@ GPU_TARGETS: dict[str, GpuTarget] = {
     "sm_100": GpuTarget("cuda", 100, 32),
     "gfx942": GpuTarget("hip", "gfx942", 64),
 }
+
+
+def gpu_of(device: torch.device | None = None) -> GpuTarget | None:
+    """The GPU ``device``, by default the current one; None where PyTorch finds none."""
+    if not torch.cuda.is_available():
+        return None
+    if torch.version.hip:
+        arch = torch.cuda.get_device_properties(device).gcnArchName.split(":")[0]
+        return GpuTarget("hip", arch, 64)
+    major, minor = torch.cuda.get_device_capability(device)
+    return GpuTarget("cuda", 10 * major + minor, 32)
 
 
 def _peaks(gpu: str, half: float, single: float, double: float, bandwidth: float) -> Peaks:

@@ -81,7 +81,7 @@ def choose_backend(q: torch.Tensor, backend: str | None) -> Backend:
         raise BackendError(backend=name, problem=f"use one of {', '.join(_BACKENDS)}.")
     if name == "cpu" and q.device.type != "cpu":
         raise BackendError(backend=name, problem=f"q is on {q.device}; it runs on CPU tensors.")
-    if name == "triton" and not q.is_cuda and not _interpreting():
+    if name == "triton" and not q.is_cuda and not interprets():
         raise BackendError(
             backend=name,
             problem=f"q is on {q.device}; it runs on GPU tensors, or on CPU tensors with the "
@@ -90,7 +90,8 @@ def choose_backend(q: torch.Tensor, backend: str | None) -> Backend:
     return name  # type: ignore[return-value]
 
 
-def _interpreting() -> bool:
+def interprets() -> bool:
+    """Whether Triton runs kernels in its interpreter, on CPU tensors."""
     return os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
 
 

@@ -21,7 +21,7 @@ from attnc.runtime.contents import ContentMemory
 from attnc.runtime.forks import forks_wait
 from attnc.runtime.layout import Layout
 from attnc.simplify import simplify
-from attnc.target import INTERPRETER, CpuTarget, GpuTarget, Target
+from attnc.target import INTERPRETER, CpuTarget, Target, gpu_of
 
 Backend = Literal["cpu", "triton", "reference"]
 _SHORT_QUERIES = 16
@@ -145,11 +145,9 @@ def _target(backend: Backend, q: torch.Tensor, is_backward: bool) -> Target:
         return CpuTarget("avx512_bf16" if is_backward and isa == "amx" else isa)
     if not q.is_cuda:
         return INTERPRETER
-    if torch.version.hip:
-        arch = torch.cuda.get_device_properties(q.device).gcnArchName.split(":")[0]
-        return GpuTarget("hip", arch, 64)
-    major, minor = torch.cuda.get_device_capability(q.device)
-    return GpuTarget("cuda", 10 * major + minor, 32)
+    gpu = gpu_of(q.device)
+    assert gpu is not None, "q is on a GPU"
+    return gpu
 
 
 @forks_wait()

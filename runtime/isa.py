@@ -6,6 +6,7 @@ import functools
 import hashlib
 import platform
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ _AVX512 = (
     "-mavx512vl",
     "-mprefer-vector-width=512",
 )
-# In /proc/cpuinfo; what else is there changes from moment to moment.
+_CPUINFO = Path("/proc/cpuinfo")
+# Of its lines; what else is there changes from moment to moment.
 _IDENTIFYING = frozenset(
     {
         "vendor_id",
@@ -70,6 +72,13 @@ def best_isa() -> CpuIsa:
             return "generic"
 
 
+@functools.cache
+def processor_name() -> str:
+    """The name that the processor gives itself, as far as the system tells."""
+    names = (line.split(":", 1)[1].strip() for line in _told() if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
 def processor_text(command: Sequence[str]) -> str:
     """What a binary of the compiler ``command`` depends on in this machine besides its flags.
 
@@ -82,12 +91,18 @@ def processor_text(command: Sequence[str]) -> str:
 
 @functools.cache
 def _features() -> str:
-    try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
-            first = "".join(iter(file.readline, "\n"))  # up to the empty line: one processor
-    except OSError:
+    lines = _told()
+    if not lines:
         return platform.processor()
-    known = sorted(
-        line for line in first.splitlines() if line.split(":")[0].strip().lower() in _IDENTIFYING
-    )
+    known = sorted(line for line in lines if line.split(":")[0].strip().lower() in _IDENTIFYING)
     return hashlib.sha256("\n".join(known).encode()).hexdigest()
+
+
+def _told() -> list[str]:
+    """What Linux tells of the first processor, by lines; nothing elsewhere."""
+    try:
+        with _CPUINFO.open(encoding="utf-8", errors="replace") as file:
+            # Up to the empty line: the system takes a while to tell of hundreds of processors.
+            return [line.rstrip() for line in takewhile(str.strip, file)]
+    except OSError:
+        return []

@@ -17,6 +17,7 @@ from attnc.errors import CompilerError, NoCompilerError
 from attnc.runtime import cache
 from attnc.runtime.build import compile_library, find_compiler
 from attnc.runtime.cpu import load_cpu_kernel
+from attnc.testing.backends import available_backends
 
 
 def test_cxx_may_have_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,3 +123,12 @@ def test_noexec_is_reported(tmp_path: Path) -> None:
         f"{tmp_path} is mounted noexec, so a compiled kernel cannot be loaded from it. Set "
         "ATTNC_CACHE_DIR to a folder on another file system.\n"
     )
+
+
+@pytest.mark.parametrize(("configured", "found"), [("", True), ("no-such-compiler", False)])
+def test_backends_are_those_that_a_call_would_find(
+    configured: str, found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty CXX stands for no choice; a wrong one is not passed over for another compiler."""
+    monkeypatch.setenv("CXX", configured)
+    assert ("cpu" in available_backends()) is found

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from attnc.bench.contestants import ATTNC, Absent, Contestant
+from attnc.bench.contestants import ATTNC, Absent, Contestant, first_line
 from attnc.bench.measure import Call, Times, cuda_clock, gemm_flops, in_turns, wall_clock
 from attnc.bench.problem import Error, Oracle, Problem
-from attnc.target import GpuTarget
+from attnc.target import gpu_of
 
 GEMM = "matrix product"
 _GEMM_SIZE = 1024  # large enough to reach the machine's rate, and a short turn
@@ -178,8 +178,8 @@ def _tried(one: Contestant, problem: Problem, oracle: Oracle) -> Entry:
     except Exception as failure:
         if one.name == ATTNC:
             raise
-        line = (str(failure).splitlines() or [""])[0]
-        return Entry(one.name, f"{type(failure).__name__}: {line}", "absent")
+        told = f"{type(failure).__name__}: {first_line(failure)}"
+        return Entry(one.name, told, "absent")
     is_right = error.largest <= oracle.tolerance()
     return Entry(one.name, one.how, "timed" if is_right else "wrong", first_call, error)
 
@@ -211,10 +211,8 @@ def _peak(problem: Problem, times: dict[str, Times]) -> Peak | None:
         size = _GEMM_SIZE
         source = f"a product of {size} x {size} {problem.dtype} matrices, in turns with the others"
         return Peak(2.0 * size**3 / times[GEMM].median, source)
-    if problem.device == "cpu" or not torch.cuda.is_available() or torch.version.hip:
-        return None
-    major, minor = torch.cuda.get_device_capability()
-    peaks = GpuTarget("cuda", 10 * major + minor, 32).peaks
+    gpu = None if problem.device == "cpu" else gpu_of()
+    peaks = None if gpu is None else gpu.peaks
     if peaks is None:
         return None
     return Peak(peaks.flops[problem.dtype], f"published of the {peaks.gpu}")

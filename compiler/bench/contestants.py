@@ -92,7 +92,7 @@ def _flexes(problem: Problem) -> list[Contestant | Absent]:
                 size,
             )
         except Exception as error:  # noqa: BLE001 - whatever PyTorch makes of the function
-            found.append(Absent(name, f"create_block_mask: {_first_line(error)}"))
+            found.append(Absent(name, f"create_block_mask: {first_line(error)}"))
         else:
             how = f"BLOCK_SIZE {size}"
             found.append(_flex(problem, name, how, {**keywords, "block_mask": blocks}))
@@ -175,5 +175,6 @@ def _as_users(mod: Mod) -> Mod:
     return lambda *arguments: call_mod(mod, arguments)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+def first_line(error: Exception) -> str:
+    """What an error says first; its class if that is nothing."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -23,6 +23,8 @@ from torch._dynamo.exc import FailOnRecompileLimitHit
 from torch._dynamo.utils import counters
 from torch.nn.attention.flex_attention import flex_attention
 
+from attnc.runtime.isa import processor_name
+
 MIN_ROUNDS = 5
 
 Call = Callable[[], object]
@@ -196,7 +198,7 @@ def n_usable_cpus() -> int:
 def machine_facts() -> dict[str, Any]:
     """What a reader needs to know to compare results with those of another machine."""
     facts: dict[str, Any] = {
-        "processor": processor(),
+        "processor": processor_name(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -215,16 +217,6 @@ def machine_facts() -> dict[str, Any]:
         facts["gpu"] = torch.cuda.get_device_name()
         facts["cuda"] = torch.version.cuda or torch.version.hip
     return facts
-
-
-def processor() -> str:
-    """The name the processor gives itself, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
 
 
 def gemm_flops(

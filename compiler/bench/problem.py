@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from attnc.block_mask import BlockMask
-from attnc.decorator import Kernel
+from attnc.decorator import Kernel, roles_of
 from attnc.derivative import differentiate
 from attnc.errors import BenchmarkError
 from attnc.evaluate import evaluate
 from attnc.ir import Const, DType, Expr, Index, IndexName, walk
-from attnc.mods import Mod, mod_kind, mod_name
+from attnc.mods import Mod, mod_name
 from attnc.program import Program, build_program
 from attnc.runtime.gradients import differentiable_slots
 from attnc.runtime.reference import reference_attention
@@ -64,16 +64,12 @@ class Problem:
     @property
     def mask(self) -> Any:
         """The mask_mod, or None."""
-        if isinstance(self.mod, Kernel):
-            return self.mod.mask
-        return self.mod if mod_kind(self.mod) == "mask_mod" else None
+        return roles_of(self.mod)[0]
 
     @property
     def score(self) -> Mod | None:
         """The score_mod, or None."""
-        if isinstance(self.mod, Kernel):
-            return self.mod.score
-        return self.mod if mod_kind(self.mod) == "score_mod" else None
+        return roles_of(self.mod)[1]
 
     @property
     def scale(self) -> float:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnc.checks import DTYPES
 from attnc.cli.console import write
 from attnc.cli.options import of_user_code, parsed_shape, require_choice, shape_for
 from attnc.cli.target import load_target
 from attnc.errors import OptionValueError
-
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,23 @@ def run(target: str | None, expression: str | None, options: Options) -> int:
     """Holds the contest, prints and writes it; 1 if attnc's result is wrong, else 0."""
     peers = _peers(options.against)
     if options.dtype is not None:
-        require_choice("--dtype", options.dtype, _DTYPES)
+        require_choice("--dtype", options.dtype, DTYPES)
     sizes = parsed_shape(shape_for(target, options.shape))
     if options.kv_heads is not None and sizes[1] % options.kv_heads:
         wrong = f"it must divide the {sizes[1]} query heads of --shape."
         raise OptionValueError(option="--kv-heads", value=options.kv_heads, problem=wrong)
     for option, path in (("--json", options.json), ("--picture", options.picture)):
-        if path is not None and not Path(path).parent.is_dir():
+        if path is None:
+            continue
+        if not Path(path).parent.is_dir():
             missing = f"there is no folder {Path(path).parent}."
             raise OptionValueError(option=option, value=path, problem=missing)
+        if Path(path).is_dir():
+            problem = "it is a folder; name a file."
+            raise OptionValueError(option=option, value=path, problem=problem)
+    if options.picture is not None and Path(options.picture).suffix.lower() != ".png":
+        problem = "name a PNG, such as bench.png."
+        raise OptionValueError(option="--picture", value=options.picture, problem=problem)
     if options.picture is not None and importlib.util.find_spec("matplotlib") is None:
         missing = "matplotlib is not installed. Run `pip install matplotlib`."
         raise OptionValueError(option="--picture", value=options.picture, problem=missing)

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from attnc.checks import DTYPES
 from attnc.cli.console import is_terminal, write
 from attnc.cli.options import of_user_code, require_choice
 from attnc.cli.target import load_target
@@ -16,8 +17,6 @@ from attnc.trace.location import call_mod
 
 if TYPE_CHECKING:
     from attnc.testing import CheckReport
-
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def run(target: str | None, expression: str | None, options: Options) -> int:
         require_choice("--backend", options.backend, ("cpu", "triton"))
     dtypes = [name.strip() for name in options.dtypes.split(",")]
     for dtype in dtypes:
-        require_choice("--dtypes", dtype, _DTYPES)
+        require_choice("--dtypes", dtype, DTYPES)
     mod = load_target(target, expression)
     expected = options.expected
     wanted = None if expected is None else _expected(expected, mod)

@@ -18,8 +18,6 @@ from attnc.run_table import RunTable
 from attnc.target import GPU_TARGETS, CpuTarget, Target
 from attnc.trace import SlotTable, trace_score
 
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
-
 
 def cost_of_analysis(
     mask: Expr,
@@ -51,8 +49,8 @@ def cost_of_analysis(
     if shape[1] % kv_heads:
         problem = f"it must divide the {shape[1]} query heads of the analysis"
         raise AnalysisArgumentError(name="kv_heads", value=kv_heads, problem=problem)
-    if not checks.one_of(dtype, _DTYPES):
-        problem = f"use one of {', '.join(_DTYPES)}"
+    if not checks.one_of(dtype, checks.DTYPES):
+        problem = f"use one of {', '.join(checks.DTYPES)}"
         raise AnalysisArgumentError(name="dtype", value=dtype, problem=problem)
     slots = SlotTable()
     for tensor in tensors:

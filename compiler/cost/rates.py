@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-import platform
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from typing import Any
 
 from attnc.cost.work import Work
 from attnc.runtime.fingerprint import generator_digest
+from attnc.runtime.isa import processor_name
 from attnc.target import CpuIsa
 
 _FILE = "rates.json"
@@ -85,17 +84,7 @@ _known: dict[tuple[CpuIsa, str, bool], Rates] = {}
 def _key(isa: CpuIsa, dtype: str, backward: bool) -> str:
     made_by = f"{version('attnc')} {generator_digest('.cpp.jinja')[:16]}"
     direction = "backward" if backward else "forward"
-    return f"{_processor()}, {isa}, {dtype}, {direction}, {made_by}"
-
-
-@functools.cache
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    return f"{processor_name()}, {isa}, {dtype}, {direction}, {made_by}"
 
 
 def _path() -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from attnc.checks import DTYPES
 from attnc.export.module import Exported, export
-from attnc.export.request import DTYPES, TARGETS, Request
+from attnc.export.request import TARGETS, Request
 
 __all__ = ["DTYPES", "TARGETS", "Exported", "Request", "export"]

@@ -11,21 +11,20 @@ import torch
 
 from attnc.analysis import captured_names
 from attnc.block_mask import BlockMask
-from attnc.decorator import Kernel
+from attnc.decorator import Kernel, roles_of
 from attnc.errors import NotExportableError
 from attnc.export.names import argument_names
 from attnc.intervals import Facts, never_wraps
 from attnc.ir import DType, Expr, reads_score, slots_of
-from attnc.mods import Mod, mod_kind, mod_name
+from attnc.mods import Mod, mod_name
 from attnc.plan import Spec, Wanted
 from attnc.program import Program, build_program
 from attnc.runtime.composed import derivative_of
 from attnc.runtime.gradients import differentiable_slots
-from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target
+from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target, gpu_of
 
 CPU_TARGETS = ("cpu", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic")
 TARGETS = (*CPU_TARGETS, "triton", *GPU_TARGETS, "interpreter")
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 #: Queries and keys that exported kernels take at the most.
 LARGEST_LENGTH = 1 << 28
@@ -81,16 +80,12 @@ class Request:
     @property
     def mask(self) -> Any:
         """The mask_mod, or None."""
-        if isinstance(self.mod, Kernel):
-            return self.mod.mask
-        return self.mod if mod_kind(self.mod) == "mask_mod" else None
+        return roles_of(self.mod)[0]
 
     @property
     def score(self) -> Mod | None:
         """The score_mod, or None."""
-        if isinstance(self.mod, Kernel):
-            return self.mod.score
-        return self.mod if mod_kind(self.mod) == "score_mod" else None
+        return roles_of(self.mod)[1]
 
     @property
     def scale(self) -> float:
@@ -110,7 +105,7 @@ class Request:
         if self.target == "interpreter":
             return INTERPRETER
         if self.target == "triton":
-            return _gpu_here()
+            return gpu_of() or GPU_TARGETS["sm_90"]
         if self.target == "cpu":
             from attnc.runtime.isa import best_isa
 
@@ -203,16 +198,6 @@ class Request:
             wants_lse=gradients is None,
             gradients=gradients,
         )
-
-
-def _gpu_here() -> GpuTarget:
-    if not torch.cuda.is_available():
-        return GPU_TARGETS["sm_90"]
-    if torch.version.hip:
-        arch = torch.cuda.get_device_properties(0).gcnArchName.split(":")[0]
-        return GpuTarget("hip", arch, 64)
-    major, minor = torch.cuda.get_device_capability()
-    return GpuTarget("cuda", 10 * major + minor, 32)
 
 
 def _is_exact(mask: Expr, program: Program, largest: int | None) -> bool:

@@ -14,18 +14,18 @@ from attnc import checks
 from attnc.analysis import Analysis, analyze, captured_names
 from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
-from attnc.decorator import Kernel
+from attnc.decorator import roles_of
 from attnc.derivative import Derivative, differentiate
 from attnc.errors import HeadTooWideError, InspectionOptionError
 from attnc.intervals import Facts
 from attnc.ir import TRUE, DType, Expr, reads_score
-from attnc.mods import Mod, mod_kind, mod_name
+from attnc.mods import mod_name
 from attnc.plan import Plan, Spec, Wanted, make_plan
 from attnc.printer import format_program
 from attnc.program import Program, assemble, build_program
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
-from attnc.stages.machines import DTYPES, default_gpu, local_cpu, machine_named, require_known
+from attnc.stages.machines import default_gpu, local_cpu, machine_named, require_known
 from attnc.stages.stage import Pass, Stage
 from attnc.stages.texts import (
     blocks_data,
@@ -86,7 +86,7 @@ class Inspection:
             mod: Kernel, or plain function.
             shape: (B, H, n_queries, n_keys, head_dim).
             target: One of ``MACHINES``; "triton" is the GPU of this machine, else sm_90.
-            dtype: One of ``DTYPES``; float32 on CPUs, bfloat16 on GPUs if None.
+            dtype: One of ``checks.DTYPES``; float32 on CPUs, bfloat16 on GPUs if None.
 
         Raises:
             InspectionOptionError: No such target or dtype, or a shape that has no call.
@@ -95,12 +95,12 @@ class Inspection:
         machine = machine_named(target)
         if dtype is None:
             dtype = "float32" if isinstance(machine, CpuTarget) else "bfloat16"
-        require_known("dtype", dtype, DTYPES)
+        require_known("dtype", dtype, checks.DTYPES)
         numbers = checks.items(shape) or ()
         if len(numbers) != 5 or any(checks.size(number, least=1) is None for number in numbers):
             problem = "give five positive numbers: B, H, n_queries, n_keys, head_dim."
             raise InspectionOptionError(option="shape", value=shape, problem=problem)
-        mask, score = _roles(mod)
+        mask, score = roles_of(mod)
         fixed = None if mask is None or callable(mask) else _fixed(mask, shape)
         float_dtype = DType.FLOAT64 if dtype == "float64" else DType.FLOAT32
         if fixed is not None and fixed.expr is not None:
@@ -113,7 +113,7 @@ class Inspection:
             mask = mask if fixed is None else fixed.mod
             program = build_program(mask, score, float_dtype, with_locations=True)
         table = None if fixed is None else fixed.table
-        names = captured_names([*_roles(mod), getattr(mask, "mask_mod", None)], program.tensors)
+        names = captured_names([*roles_of(mod), getattr(mask, "mask_mod", None)], program.tensors)
         return Inspection(mod_name(mod), program, shape, machine, dtype, table, names)
 
     @cached_property
@@ -380,13 +380,6 @@ class Inspection:
 
 _NOTHING = "no mask and no score_mod: plain attention"
 _NO_SCORE = "no score_mod: the derivative by score is 1"
-
-
-def _roles(mod: Any) -> tuple[Any, Mod | None]:
-    """Mask (function or BlockMask) and score of a Kernel or of a plain function."""
-    if isinstance(mod, Kernel):
-        return mod.mask, mod.score
-    return (mod, None) if mod_kind(mod) == "mask_mod" else (None, mod)
 
 
 def _fixed(block_mask: Any, shape: Shape) -> Fixed | None:

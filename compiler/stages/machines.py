@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from attnc import checks
 from attnc.errors import InspectionOptionError
-from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target
+from attnc.target import GPU_TARGETS, CpuTarget, GpuTarget, Target, gpu_of
 
 MACHINES = (
     "cpu",
@@ -18,7 +16,6 @@ MACHINES = (
     "triton",
     *GPU_TARGETS,
 )
-DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 def require_known(option: str, value: str, known: tuple[str, ...]) -> None:
@@ -55,7 +52,5 @@ def local_cpu() -> CpuTarget:
 
 
 def default_gpu() -> GpuTarget:
-    if not torch.cuda.is_available() or torch.version.hip:
-        return GPU_TARGETS["sm_90"]
-    major, minor = torch.cuda.get_device_capability()
-    return GpuTarget("cuda", 10 * major + minor, 32)
+    """The GPU of this machine, else sm_90."""
+    return gpu_of() or GPU_TARGETS["sm_90"]

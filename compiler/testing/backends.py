@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import torch
+
+from attnc.errors import NoCompilerError
+from attnc.runtime.build import find_compiler
+from attnc.runtime.dispatch import interprets
 
 
 def available_backends(device: str = "cpu") -> tuple[str, ...]:
@@ -15,10 +16,15 @@ def available_backends(device: str = "cpu") -> tuple[str, ...]:
     """
     if torch.device(device).type != "cpu":
         return ("triton",)
-    compilers = (os.environ.get("CXX", "c++").split()[0], "c++", "g++", "clang++")
-    has_compiler = any(shutil.which(compiler) for compiler in compilers)
-    interprets = os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "on")
-    return ("cpu",) * has_compiler + ("triton",) * interprets
+    return ("cpu",) * _has_compiler() + ("triton",) * interprets()
+
+
+def _has_compiler() -> bool:
+    try:
+        find_compiler()
+    except NoCompilerError:
+        return False
+    return True
 
 
 def what_is_missing(backend: str) -> str:
