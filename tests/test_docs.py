@@ -19,9 +19,9 @@ from urllib.parse import unquote, urlsplit
 
 import pages
 import pytest
-from filelock import FileLock
 
 from attnc.runtime import cpu
+from attnc.runtime.locks import alone
 
 #: Other people's warnings, each with the page that meets it.
 IGNORED_WARNINGS = (
@@ -144,7 +144,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs", reason="mkdocs is not installed: pip install -e '.[docs]'")
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
-    with FileLock(folder.with_suffix(".lock")):
+    with alone(folder.with_suffix(".lock"), patience=600.0):
         return folder if (folder / "index.html").exists() else _built(folder)
 
 
