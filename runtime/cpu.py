@@ -178,7 +178,7 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) 
     assert isinstance(target, CpuTarget)
     if target.isa not in runnable_isas():
         raise InstructionSetError(isa=target.isa, runnable=", ".join(runnable_isas()))
-    unit, build = _unit(specs, optimization)
+    digests, unit, build = _unit(specs, optimization)
     with _lock:
         known = [_kernels.get(f"{unit}/{number}") for number in range(len(specs))]
     if all(known):
@@ -187,6 +187,7 @@ def load_cpu_kernels(specs: Sequence[Spec], *, optimization: str | None = None) 
     with _lock:
         for number, kernel in enumerate(kernels):
             _kernels[f"{unit}/{number}"] = kernel
+            _kernels.setdefault(f"{digests[number]}/0", kernel)  # asked for alone, too
     return kernels
 
 
@@ -197,12 +198,14 @@ def library_of(spec: Spec) -> Path:
         NoCompilerError: There is no compiler.
         CompilerError: The compiler failed.
     """
-    unit, build = _unit([spec], None)
+    _, unit, build = _unit([spec], None)
     return cache.fetch(unit, build).folder / _LIBRARY
 
 
-def _unit(specs: Sequence[Spec], optimization: str | None) -> tuple[str, Callable[[Path], None]]:
-    """Digest of kernels that are built as one, and what builds them into a folder."""
+def _unit(
+    specs: Sequence[Spec], optimization: str | None
+) -> tuple[list[str], str, Callable[[Path], None]]:
+    """Digests of kernels alone and as one unit, and what builds the unit into a folder."""
     compiler = find_compiler()
     target = specs[0].target
     assert isinstance(target, CpuTarget)
@@ -217,7 +220,7 @@ def _unit(specs: Sequence[Spec], optimization: str | None) -> tuple[str, Callabl
         plans = [make_plan(spec) for spec in specs]
         _build(folder, plans, compiler, flags)
 
-    return unit, build
+    return digests, unit, build
 
 
 def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple[str, ...]) -> None:

@@ -103,9 +103,27 @@ def entry_for(
 @forks_wait()
 def _make_ready(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> _Ready:
     layout: Layout = key[0]
+    full_key = _full_key(key, q, v)
+    entry = _entry(full_key)
+    is_open = not entry.kernel.uses_table and bool(entry.mask_slots)
+    if not (entry.kernel.uses_table or is_open or _is_exact(entry, (), layout.lengths)):
+        entry = _entry(full_key._replace(block=(0, 0)))
+    ready = _Ready(entry, is_open, full_key)
+    if len(_ready) >= _MAX_READY:
+        _ready.clear()
+    _ready[key] = ready
+    return ready
+
+
+def spec_for(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> Spec:
+    """What ``entry_for`` asks of a kernel, at first: whether integers wrap around is not known."""
+    return _lifted(_full_key(key, q, v)).spec
+
+
+def _full_key(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> _Key:
     _, mask, score, slots, block, is_wide, backend, wanted = key
     wants_lse, wants_max, strict, gradients = wanted
-    full_key = _Key(
+    return _Key(
         mask=mask,
         score=score,
         slots=slots,
@@ -121,15 +139,6 @@ def _make_ready(key: tuple[Any, ...], q: torch.Tensor, v: torch.Tensor) -> _Read
         strict=strict,
         gradients=gradients,
     )
-    entry = _entry(full_key)
-    is_open = not entry.kernel.uses_table and bool(entry.mask_slots)
-    if not (entry.kernel.uses_table or is_open or _is_exact(entry, (), layout.lengths)):
-        entry = _entry(full_key._replace(block=(0, 0)))
-    ready = _Ready(entry, is_open, full_key)
-    if len(_ready) >= _MAX_READY:
-        _ready.clear()
-    _ready[key] = ready
-    return ready
 
 
 def _entry(key: _Key) -> Entry:
@@ -150,8 +159,13 @@ def _target(backend: Backend, q: torch.Tensor, is_backward: bool) -> Target:
     return gpu
 
 
-@forks_wait()
-def _make_entry(key: _Key) -> Entry:
+class _Lifted(NamedTuple):
+    spec: Spec
+    params: tuple[int | float, ...]
+    mask: Expr | None  # simplified, constants in place
+
+
+def _lifted(key: _Key) -> _Lifted:
     mask = None if key.mask is None else simplify(key.mask)
     score = None if key.score is None else simplify(key.score)
     lifted = lift((mask, score))
@@ -172,10 +186,16 @@ def _make_entry(key: _Key) -> Entry:
         wants_max=key.wants_max,
         gradients=key.gradients,
     )
+    return _Lifted(spec, lifted.values, mask)
+
+
+@forks_wait()
+def _make_entry(key: _Key) -> Entry:
+    spec, params, mask = _lifted(key)
     mask_slots = () if mask is None else slots_of(mask)
     with collection_put_off():
         kernel = load_kernel(spec, strict=key.strict)
-    entry = Entry(kernel, lifted.values, mask, mask_slots)
+    entry = Entry(kernel, params, mask, mask_slots)
     with _lock:
         _front[key] = entry
         while len(_front) > _MAX_FRONT_ENTRIES:

@@ -78,7 +78,7 @@ def gradients(
     """
     inputs = (q, k, v, *program.tensors)
     found: list[torch.Tensor | None] = [None] * len(inputs)
-    wanted = _wanted(program, needs)
+    wanted = wanted_of(program, needs)
     by_kernel = (wanted.query, wanted.key, wanted.value)
     written = {number for number, is_wanted in enumerate(by_kernel) if is_wanted}
     written |= {3 + slot for slot in wanted.captured}
@@ -181,7 +181,7 @@ def empty_gradient(x: torch.Tensor, number: int) -> torch.Tensor:
     return torch.empty_like(x) if number < 3 else x.new_empty(x.shape)
 
 
-def _wanted(program: TracedProgram, needs: Sequence[bool]) -> Wanted:
+def wanted_of(program: TracedProgram, needs: Sequence[bool]) -> Wanted:
     """What a kernel must compute of what is needed: what is 0 whatever the inputs is left out."""
     score = program.score
     if score is None:

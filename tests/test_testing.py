@@ -170,11 +170,11 @@ def test_check_finds_a_kernel_that_differs() -> None:
     calls = itertools.count()
 
     def unsteady(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        # Right where the function is compared, wrong by turns where kernels are made of it.
+        # What kernels are made of differs by turns from what they are compared with.
         return score + (0.01 * kv_idx if next(calls) % 4 == 3 else 0)
 
     with pytest.raises(CheckFailedError, match="reference kernel") as caught:
-        check(unsteady, backends=["reference"], examples=5)
+        check(unsteady, laws="forward", backends=["reference"], examples=5)
 
     reproduction = caught.value.fields["reproduction"]
     assert "InputsRecipe(shape=Shape(" in reproduction
@@ -222,6 +222,7 @@ def test_reproduction_makes_the_recipes_it_needs() -> None:
         check(
             lambda score, b, h, q_idx, kv_idx: score * (1 + 0.1 * (next(calls) % 4 == 3)),
             mask=mask,
+            laws="forward",
             backends=["reference"],
             examples=5,
         )

@@ -75,7 +75,7 @@ def makers() -> dict[str, Callable[[], Any]]:
             next_document, properties="in-bounds", limits=Limits(1, 1, 40), backends=[]
         ),
         "lengths beyond a table": lambda: check(
-            documents, limits=Limits(1, 1, 50), laws="total", backends=[]
+            documents, limits=Limits(1, 1, 50), properties="in-bounds", backends=[]
         ),
         "0 times infinity": lambda: check(logarithm, backends=[]),
         "a user's law": lambda: check(strict, properties=[sees_itself], backends=[]),

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from attnc.testing.gradients import assert_gradients_close, expected_gradients
     from attnc.testing.input_strategies import inputs, shapes
     from attnc.testing.laws import LAWS, Failure, Law, law
-    from attnc.testing.programs import Limits, masks, score_mods
+    from attnc.testing.programs import masks, score_mods
     from attnc.testing.recipes import (
         InputsRecipe,
+        Limits,
         MaskRecipe,
         ScoreRecipe,
         Shape,
@@ -38,7 +39,7 @@ _HOMES = {
     "InputsRecipe": "recipes",
     "LAWS": "laws",
     "Law": "laws",
-    "Limits": "programs",
+    "Limits": "recipes",
     "MaskRecipe": "recipes",
     "Outcome": "case",
     "ScoreRecipe": "recipes",

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from attnc.attend import attention
+from attnc.attend import attend
 from attnc.mods import and_masks, noop_mask
 from attnc.runtime.reference import (
     ReferenceResult,
@@ -19,19 +19,25 @@ from attnc.runtime.reference import (
     reference_scores,
 )
 from attnc.testing.gradients import Expected, expected_gradients, number_dtype
-from attnc.testing.recipes import InputsRecipe, Shape
+from attnc.testing.recipes import InputsRecipe, Shape, strided
+from attnc.testing.search import FEW_QUERIES, ODD_SIZES, USUAL_SIZES
 from attnc.testing.subject import Subject
+
+if TYPE_CHECKING:
+    from attnc.testing.ahead import Ahead
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel gave: ``gradients`` are those of ``Case.differentiated``, or none."""
+    """What a kernel gave: ``gradients`` are those of ``Case.differentiated``, or none;
+    ``max_scores`` where ``Case.wants_max``."""
 
     out: torch.Tensor
     lse: torch.Tensor
     gradients: tuple[torch.Tensor, ...] = ()
+    max_scores: torch.Tensor | None = None
 
 
 class Case:
@@ -42,10 +48,23 @@ class Case:
         recipe: How the input was made.
     """
 
-    def __init__(self, subject: Subject, recipe: InputsRecipe) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        recipe: InputsRecipe,
+        ahead: Ahead | None = None,
+        *,
+        is_padded: bool = False,
+    ) -> None:
         self.subject = subject
         self.recipe = recipe
+        self._ahead = ahead
+        self._is_padded = is_padded
         self._outcomes: dict[str, Outcome] = {}
+
+    def at(self, recipe: InputsRecipe) -> Case:
+        """The same functions at another input."""
+        return Case(self.subject, recipe, self._ahead, is_padded=self._is_padded)
 
     @property
     def shape(self) -> Shape:
@@ -63,14 +82,24 @@ class Case:
 
     @property
     def with_gradients(self) -> bool:
-        """Whether the backward pass is examined here: of one kernel, since each takes a second to
-        build."""
-        return self.subject.with_gradients and self._is_usual
+        """Whether the backward pass is examined here. Each kernel takes a second to build: those
+        of usual sizes have one, and with hidden keys those of odd sizes."""
+        sizes = ODD_SIZES if self._is_padded else USUAL_SIZES
+        return self.subject.with_gradients and self._sizes == sizes and self._has_many
 
     @property
-    def _is_usual(self) -> bool:
-        # Other head sizes, and few queries, have kernels of their own.
-        return self.shape.head_dim == 16 and self.shape.n_queries > 16
+    def wants_max(self) -> bool:
+        """Whether the maxima of scores are examined, by kernels that raise them at each tile."""
+        return self._is_padded
+
+    @property
+    def _sizes(self) -> tuple[int, int]:
+        return self.shape.head_dim, self.shape.value_dim
+
+    @property
+    def _has_many(self) -> bool:
+        # Kernels for few queries are others.
+        return self.shape.n_queries > FEW_QUERIES
 
     @property
     def scale(self) -> float:
@@ -129,13 +158,17 @@ class Case:
 
     @cached_property
     def cotangents(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradients of out and lse that the backward pass starts from."""
+        """Gradients of out and lse that the backward pass starts from, laid out as q is; where that
+        is expanded, that of out is one number at every place, as ``out.sum()`` gives it."""
         generator = torch.Generator().manual_seed(self.recipe.seed + 1)
         shape = self.shape
         stat_dtype = torch.float64 if self.dtype is torch.float64 else torch.float32
         of_out = torch.randn(*self.grid[:3], shape.value_dim, generator=generator)
         of_lse = torch.randn(self.grid[:3], generator=generator)
-        return of_out.to(self._device, self.dtype), of_lse.to(self._device, stat_dtype)
+        of_out, of_lse = of_out.to(self._device, self.dtype), of_lse.to(self._device, stat_dtype)
+        if self.recipe.layout == "expanded":
+            return of_out.new_ones(()).expand(of_out.shape), of_lse
+        return strided(of_out, self.recipe.layout), of_lse
 
     @property
     def differentiated(self) -> tuple[str, ...]:
@@ -176,39 +209,43 @@ class Case:
     ) -> Outcome:
         """Runs the kernel of ``backend`` anew, on ``inputs`` in place of the case's own."""
         q, k, v = (x.detach() for x in inputs or self.inputs)
+        if backend == "cpu" and self._ahead is not None:
+            self._ahead.require(self, self._is_padded)
         with_gradients = self.with_gradients
         leaves = (q, k, v)
         if with_gradients:
             leaves = (q.requires_grad_(), k.requires_grad_(), v.requires_grad_())
         with self.subject.following(), torch.set_grad_enabled(with_gradients):
-            found = attention(
+            out, lse, max_scores = attend(
                 *leaves,
                 mask=self.subject.mask,
                 score=self.subject.score,
                 scale=self.scale,
                 enable_gqa=k.shape[1] != q.shape[1],
-                return_lse=True,
+                wants_lse=True,
+                wants_max=self.wants_max,
                 backend=backend,
             )
-            out, lse = found
+            assert lse is not None
             if not with_gradients:
-                return Outcome(out, lse)
+                return Outcome(out, lse, max_scores=max_scores)
             gradients = torch.autograd.grad(
                 (out, lse),
                 (*leaves, *self.subject.differentiable),
                 tuple(cotangents) or self.cotangents,
                 materialize_grads=True,
             )
-        return Outcome(out.detach(), lse.detach(), gradients)
+        maxima = None if max_scores is None else max_scores.detach()
+        return Outcome(out.detach(), lse.detach(), gradients, maxima)
 
     @cached_property
     def padded(self) -> Case | None:
         """The same with keys hidden beyond a length per batch: 0, 1 or all of them, by turns.
 
-        None where that would take more kernels, as ``with_gradients``.
+        None where that would take more kernels: but for odd sizes of heads and many queries.
         """
         shape = self.shape
-        if not (self._is_usual and shape.n_keys):
+        if not (self._sizes == ODD_SIZES and self._has_many and shape.n_keys):
             return None
         choices = (0, shape.n_keys, 1)
         found = [choices[(self.recipe.seed + b) % 3] for b in range(shape.n_batch)]
@@ -219,7 +256,13 @@ class Case:
 
         mask = self.subject.mask
         padded = within_length if mask is None else and_masks(mask, within_length)
-        return Case(replace(self.subject, mask=padded), self.recipe)
+        subject = replace(self.subject, mask=padded)
+        return Case(subject, self.recipe, self._ahead, is_padded=True)
+
+    @property
+    def variants(self) -> list[Case]:
+        """Itself, and with hidden keys where there is such a case."""
+        return [each for each in (self, self.padded) if each is not None]
 
     @property
     def _device(self) -> torch.device:

@@ -6,26 +6,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import seed as seeded
-from hypothesis.errors import Flaky
-
 from attnc.decorator import Kernel
 from attnc.errors import CheckFailedError, NotCheckableError
 from attnc.mods import Mod, mod_kind, mod_name, require_kind
+from attnc.testing.ahead import Ahead
+from attnc.testing.arguments import require_arguments
 from attnc.testing.backends import available_backends
 from attnc.testing.case import Case
-from attnc.testing.input_strategies import small_inputs
 from attnc.testing.laws import Failure, Law, chosen_laws
-from attnc.testing.programs import Limits
-from attnc.testing.recipes import InputsRecipe, MaskRecipe, ScoreRecipe, Shape
+from attnc.testing.recipes import InputsRecipe, Limits, MaskRecipe, ScoreRecipe, Shape
 from attnc.testing.report import CheckReport, Examined
 from attnc.testing.reproduction import reproduction
+from attnc.testing.search import random_inputs, smallest
 from attnc.testing.subject import Subject
 
 Checked = Mod | MaskRecipe | ScoreRecipe
 OwnLaw = Callable[[Case], Any]
 _PROVED_LENGTH = 8192
+_WITHOUT_KERNELS = ("function", "tiles")
 
 
 def check(
@@ -48,8 +46,9 @@ def check(
 ) -> CheckReport:
     """Looks for an input at which ``f`` or a kernel made from it is wrong.
 
-    Every law that is not left out is examined at each random input; ``attnc.testing.LAWS`` has
-    them all. What is found is shrunk to the smallest input that shows it.
+    Every law that is not left out is examined at each random input, first those of the function,
+    then those of kernels; ``attnc.testing.LAWS`` has them all. What is found is shrunk to the
+    smallest input that shows it.
 
     Args:
         f: mask_mod (4 parameters), score_mod (5), Kernel, or a recipe of one.
@@ -72,11 +71,21 @@ def check(
         at: Examine this input only, as reproductions do.
 
     Raises:
+        CheckArgumentError: There is no such dtype, backend, device, limit or number.
         CheckFailedError: with the smallest counterexample found, and how to reproduce it.
         LawNameError: There is no such law or property.
         NotCheckableError: the mask is a BlockMask, which holds for one length only.
         WrongModKindError: ``expected`` takes other parameters than ``f``.
     """
+    require_arguments(
+        dtypes=dtypes,
+        backends=backends,
+        device=device,
+        limits=limits,
+        examples=examples,
+        seed=seed,
+        at=at,
+    )
     chosen = chosen_laws(laws, properties)
     subject = _subject(f, expected, mask, score, scale, backends, device, gradients)
     search = _Search(f, subject, chosen, {law.name: Examined(law.name) for law in chosen})
@@ -87,12 +96,8 @@ def check(
         # Proofs reach further than what can be tried: to windows of thousands of tokens.
         is_free = limits is None and bounds.length == Limits().length
         search.prove(replace(bounds, length=_PROVED_LENGTH) if is_free else bounds)
-        search.run(bounds, dtypes, examples, seed)
+        search.run(list(random_inputs(bounds, dtypes, examples, seed)), bounds, dtypes)
     return search.report()
-
-
-class _LawBroken(Exception):
-    """Tells hypothesis that an example failed."""
 
 
 class _Search:
@@ -107,6 +112,7 @@ class _Search:
     ) -> None:
         self.f, self.subject, self.laws, self.seen = f, subject, laws, seen
         self.n_examples = 0
+        self.ahead: Ahead | None = None
 
     def report(self) -> CheckReport:
         name, backends = _name(self.f), self.subject.backends
@@ -127,6 +133,7 @@ class _Search:
 
     def examine(self, recipe: InputsRecipe, laws: Sequence[Law] | None = None) -> None:
         """Raises CheckFailedError if a law is broken at ``recipe``."""
+        self.n_examples += 1
         broken = self.first_broken(recipe, laws)
         if broken is not None:
             raise self.failed(recipe, *broken)
@@ -134,8 +141,7 @@ class _Search:
     def first_broken(
         self, recipe: InputsRecipe, laws: Sequence[Law] | None = None
     ) -> tuple[Law, Failure] | None:
-        self.n_examples += 1
-        case = Case(self.subject, recipe)
+        case = Case(self.subject, recipe, self.ahead)
         for law in self.laws if laws is None else laws:
             if self.seen[law.name].proof or not law.applies(case):
                 continue
@@ -144,37 +150,35 @@ class _Search:
                 return law, failure
         return None
 
-    def run(self, bounds: Limits, dtypes: Sequence[str], examples: int, seed: int | None) -> None:
-        """Draws inputs until a law is broken, and shrinks that one."""
-        broken: list[tuple[InputsRecipe, Law, Failure]] = []
-        counts: list[tuple[int, dict[str, Examined]]] = []
+    def run(self, inputs: Sequence[InputsRecipe], bounds: Limits, dtypes: Sequence[str]) -> None:
+        """Examines inputs until a law is broken, and shrinks that one."""
+        self.ahead = Ahead(bounds.length)
+        # No kernel is built for a function that is wrong itself.
+        own = [law for law in self.laws if law.family in _WITHOUT_KERNELS or law.proof]
+        for laws in (own, [law for law in self.laws if law not in own]):
+            if not laws:
+                continue
+            for number, recipe in enumerate(inputs, 1):
+                self.n_examples = max(self.n_examples, number)
+                found = self.first_broken(recipe, laws)
+                if found is not None:
+                    raise self.failed(*self._shrunk(recipe, *found, dtypes))
 
-        def examine(recipe: InputsRecipe) -> None:
-            found = self.first_broken(recipe)
-            if found is None:
-                return
-            counts.append((self.n_examples, dict(self.seen)))
-            broken.append((recipe, *found))
-            raise _LawBroken
+    def _shrunk(
+        self, recipe: InputsRecipe, law: Law, failure: Failure, dtypes: Sequence[str]
+    ) -> tuple[InputsRecipe, Law, Failure]:
+        seen = dict(self.seen)
+        failures = {recipe: failure}
 
-        search = settings(
-            max_examples=examples,
-            deadline=None,
-            database=None,
-            derandomize=seed is None,
-            report_multiple_bugs=False,
-            verbosity=Verbosity.quiet,
-            phases=(Phase.generate, Phase.shrink),
-            suppress_health_check=list(HealthCheck),
-        )
-        test = search(given(small_inputs(bounds, dtypes))(examine))
-        try:
-            (test if seed is None else seeded(seed)(test))()
-        except (_LawBroken, Flaky):
-            # Hypothesis runs the smallest one last; what it ran to get there is no example.
-            recipe, law, failure = broken[-1]
-            self.n_examples, self.seen = counts[0]
-            raise self.failed(recipe, law, failure) from None
+        def shows_it(candidate: InputsRecipe) -> bool:
+            found = self.first_broken(candidate, [law])
+            if found is not None:
+                failures[candidate] = found[1]
+            return found is not None
+
+        found = smallest(recipe, shows_it, dtypes)
+        self.seen = seen  # what was tried to get there is no example
+        return found, law, failures[found]
 
     def failed(self, recipe: InputsRecipe, law: Law, failure: Failure) -> CheckFailedError:
         shape = recipe.shape

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-from attnc.testing.programs import Limits
-from attnc.testing.recipes import InputsRecipe, Layout, Shape
+from attnc.testing.recipes import InputsRecipe, Layout, Limits, Shape
 
 _LENGTHS = (16, 1, 2, 33, 64, 127, 128, 129, 200, 257, 0)
 _SIZES = (16, 32, 64, 8, 80, 1, 3)
@@ -56,30 +55,3 @@ def inputs(
         magnitude=draw(st.sampled_from(list(magnitudes))),
         seed=draw(st.integers(0, 7)),
     )
-
-
-@st.composite
-def small_inputs(
-    draw: st.DrawFn, limits: Limits, dtypes: Sequence[str] = ("float32",)
-) -> InputsRecipe:
-    """As ``inputs()``, but shrinking to lengths of a few tokens, and with few head sizes: each
-    makes kernels of its own."""
-    n_batch = draw(st.integers(1, limits.n_batch))
-    groups = [g for g in (1, 2) if g <= limits.n_heads]
-    n_kv_heads = draw(st.integers(1, max(1, min(2, limits.n_heads // groups[-1]))))
-    edges = [n for n in (0, 1, 63, 64, 65, 127, 128, 129, 200, 257) if n <= limits.length]
-    length = st.one_of(st.integers(min(1, limits.length), limits.length), st.sampled_from(edges))
-    n_queries = draw(length)
-    # Kernels for few queries are others.
-    head_dim = draw(st.sampled_from((16, 16, 40))) if n_queries > 16 else 16
-    shape = Shape(
-        n_batch=n_batch,
-        n_heads=n_kv_heads * draw(st.sampled_from(groups)),
-        n_queries=n_queries,
-        n_keys=draw(length),
-        head_dim=head_dim,
-        value_dim=head_dim,
-        n_kv_heads=n_kv_heads,
-        n_kv_batch=draw(st.sampled_from((n_batch, 1))),
-    )
-    return draw(inputs(shape, dtypes=dtypes))

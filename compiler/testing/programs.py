@@ -10,17 +10,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from attnc.testing.recipes import Layout, MaskRecipe, ScoreRecipe, TensorRecipe
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Coordinates that a program must bear: all below these."""
-
-    n_batch: int = 2
-    n_heads: int = 6
-    length: int = 260
-
+from attnc.testing.recipes import Layout, Limits, MaskRecipe, ScoreRecipe, TensorRecipe
 
 _N_DOCUMENTS = 6
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=")

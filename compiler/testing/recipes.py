@@ -105,6 +105,15 @@ def _function(source: str, tensors: tuple[TensorRecipe, ...]) -> Callable[..., A
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Coordinates that a program must bear: all below these."""
+
+    n_batch: int = 2
+    n_heads: int = 6
+    length: int = 260
+
+
+@dataclass(frozen=True)
 class Shape:
     """Sizes of one attention; names as in ``attnc.attention``."""
 
@@ -148,9 +157,11 @@ class InputsRecipe:
         q = random(shape.n_batch, shape.n_heads, shape.n_queries, shape.head_dim) * self.magnitude
         k = random(shape.n_kv_batch, shape.n_kv_heads, shape.n_keys, shape.head_dim)
         v = random(shape.n_kv_batch, shape.n_kv_heads, shape.n_keys, shape.value_dim)
-        return self._strided(q), self._strided(k), self._strided(v)
+        return strided(q, self.layout), strided(k, self.layout), strided(v, self.layout)
 
-    def _strided(self, x: torch.Tensor) -> torch.Tensor:
-        if self.layout == "transposed":
-            return x.transpose(1, 2).contiguous().transpose(1, 2)
-        return laid_out(x, self.layout)
+
+def strided(x: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """``x`` (batch, heads, length, width) as ``InputsRecipe`` has it in memory."""
+    if layout == "transposed":
+        return x.transpose(1, 2).contiguous().transpose(1, 2)
+    return laid_out(x, layout)

@@ -14,8 +14,7 @@ from attnc.bounds import ClosedForm, solve
 from attnc.mods import Mod
 from attnc.program import Program, assemble
 from attnc.runtime.gradients import differentiable_slots
-from attnc.testing.programs import Limits
-from attnc.testing.recipes import MaskRecipe, ScoreRecipe
+from attnc.testing.recipes import Limits, MaskRecipe, ScoreRecipe
 from attnc.trace import SlotTable, trace_mask, trace_score
 
 #: Others are not accurate enough to add an oracle's gradients up in.

@@ -66,8 +66,9 @@ def assert_close_to_reference(
     score_scale: float = 8.0,
     value_scale: float = 4.0,
     is_single: bool = False,
+    max_scores: torch.Tensor | None = None,
 ) -> None:
-    """Passes if ``out`` and ``lse`` equal the oracle's within ``tolerance_of`` these arguments.
+    """Passes if ``out``, ``lse`` and ``max_scores`` equal the oracle's within ``tolerance_of`` these arguments.
 
     Rows without a visible key must be exact: out 0 and lse -inf, and no other lse may be -inf.
     NaN and inf must stand where the oracle has them.
@@ -92,6 +93,9 @@ def assert_close_to_reference(
     assert not bool(stray.any()), f"out is not 0 in {_place(stray)}, which sees no key"
     if lse is not None:
         _assert_close("lse", lse, reference.lse, tolerance.lse, 2.0**-23)
+    if max_scores is not None:
+        name = "the largest score"
+        _assert_close(name, max_scores, reference.max_scores, tolerance.lse, 2.0**-23)
 
 
 def _assert_close(

@@ -16,7 +16,7 @@ from attnc.runtime.reference import reference_mask, reference_scores
 from attnc.testing.case import Case
 from attnc.testing.gradients import number_dtype
 from attnc.testing.laws.registry import Failure, law
-from attnc.testing.programs import Limits
+from attnc.testing.recipes import Limits
 from attnc.testing.subject import Subject
 
 

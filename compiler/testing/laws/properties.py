@@ -13,7 +13,7 @@ from attnc.testing.case import Case
 from attnc.testing.laws.forward import not_close
 from attnc.testing.laws.function import difference, nearest, sizes_of
 from attnc.testing.laws.registry import Failure, law
-from attnc.testing.programs import Limits
+from attnc.testing.recipes import Limits
 from attnc.testing.subject import Subject
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from attnc.prove import Proof
     from attnc.testing.case import Case
-    from attnc.testing.programs import Limits
+    from attnc.testing.recipes import Limits
     from attnc.testing.subject import Subject
 
 
