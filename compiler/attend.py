@@ -384,8 +384,10 @@ def _is_followed(
 
 
 def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:
+    from attnc.runtime.arguments import require_memory
     from attnc.runtime.reference import reference_attention
 
+    require_memory(q=inputs.q, k=inputs.k, v=inputs.v)
     mask = inputs.mask
     result = reference_attention(
         inputs.q,

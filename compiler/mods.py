@@ -113,6 +113,8 @@ def _n_required(mod: Mod) -> int:
         # This is on the way of every call with a plain function; inspect takes ten times as long.
         return mod.__code__.co_argcount - len(mod.__defaults__ or ())
     try:
+        if not callable(mod):
+            raise TypeError  # inspect would print it, and a tensor without memory cannot be
         parameters = inspect.signature(mod).parameters.values()
     except (TypeError, ValueError):  # some builtins have no signature
         raise ModSignatureError(name=mod_name(mod), n_parameters="an unknown number of") from None

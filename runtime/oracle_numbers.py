@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from attnc.runtime.arguments import require_memory
 from attnc.trace.context import refuse
 from attnc.trace.promotion import BEYOND_64_BITS, INTEGER_TO_NEGATIVE_POWER
 
@@ -147,6 +148,8 @@ def _divided(
 
 def _element(tensor: torch.Tensor, index: Any) -> Any:
     """``tensor[index]``, where integer tensors in ``index`` are brought into range."""
+    if not _is_mapped(tensor):
+        require_memory(**{"a captured tensor": tensor})
     items = list(index) if isinstance(index, tuple) else [index]
     is_index = [isinstance(item, torch.Tensor) and item.dtype in _INTEGERS[1:] for item in items]
     if not any(is_index):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PREAMBLE = """
-import functools, math, numpy as np, torch, attnc
+import functools, math, numpy as np, torch, attnc, attnc.testing
 import attnc.in_graph.operators
 from attnc import *
 from attnc import interchange, layout, library, prove
@@ -105,6 +105,12 @@ KNOWN = (
     ("attention", "k", "K.to_sparse()", "InputLayoutError"),
     ("attention", "v", "freed(V)", "FreedStorageError"),
     ("attention", "scale", "math.nan", "ScaleError"),
+    ("testing.check", "limits", "attnc.testing.Limits(-1, 0, -3)", "CheckArgumentError"),
+    ("testing.check", "backends", "('foo',)", "CheckArgumentError"),
+    ("testing.check", "dtypes", "('int8',)", "CheckArgumentError"),
+    ("testing.check", "device", "'cuda:99'", "CheckArgumentError"),
+    ("reference", "q", "freed(Q)", "FreedStorageError"),
+    ("reference", "k", "freed(K)", "FreedStorageError"),
     ("attention", "scale", "torch.tensor(0.5, requires_grad=True)", "ScaleError"),
     ("attention", "return_lse", "'yes'", "FlagError"),
     ("attention", "enable_gqa", "[]", "FlagError"),
@@ -239,6 +245,20 @@ CALLS = (
             "return_lse": "False",
         },
     ),
+    Call("kernel(None)", "kernel({fn})(Q, K, V)", {"fn": "causal"}),
+    Call(
+        "testing.check",
+        "attnc.testing.check(causal, dtypes={dtypes}, backends={backends}, device={device}, limits={limits}, examples={examples}, seed={seed}, at={at}, laws='tiles')",
+        {
+            "dtypes": "('float32',)",
+            "backends": "()",
+            "device": "'cpu'",
+            "limits": "None",
+            "examples": "1",
+            "seed": "None",
+            "at": "None",
+        },
+    ),
     Call(
         "kernel_mask",
         "kernel(decay, mask={mask})(Q, K, V)",
@@ -260,6 +280,11 @@ CALLS = (
             "backend": "'cpu'",
             "strict": "False",
         },
+    ),
+    Call(
+        "reference",
+        "attention({q}, {k}, {v}, backend='reference')",
+        {"q": "Q", "k": "K", "v": "V"},
     ),
     Call(
         "Kernel.call",

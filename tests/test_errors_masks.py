@@ -261,3 +261,13 @@ def test_documents_have_numbers() -> None:
 )
 def test_block_masks_are_indexed_within_their_axes() -> object:
     return attnc.create_block_mask(causal, None, None, 256, 256)[2]
+
+
+@tells(
+    errors.KernelFunctionError,
+    "kernel(None)(tensor(1, 2, 20, 8), tensor(1, 2, 20, 8), tensor(1, 2, 20, 8)): kernel without a "
+    "function is a decorator, which takes one function. Write kernel(f, ...), or @kernel(...) above "
+    "the function; without mask and score call attention(q, k, v).",
+)
+def test_kernel_without_a_function_is_a_decorator() -> None:
+    attnc.kernel(None)(Q, Q, Q)

@@ -266,3 +266,12 @@ def test_masks_of_models_are_tensors() -> None:
 )
 def test_paged_caches_are_refused() -> None:
     layer(cache=object())
+
+
+@tells(
+    errors.CheckArgumentError,
+    "check(dtypes=('int8',)): give a tuple of some of float32, bfloat16, float16, float64, as in "
+    "('float32',).",
+)
+def test_check_takes_dtypes_of_attention() -> None:
+    check(lambda b, h, q_idx, kv_idx: q_idx >= kv_idx, dtypes=("int8",))

@@ -67,6 +67,7 @@ from attnc.errors.interchange import (
 from attnc.errors.kernels import (
     AnalysisArgumentError,
     KernelCallError,
+    KernelFunctionError,
     KernelOperatorError,
     KernelPartsError,
     LibraryArgumentError,
@@ -91,6 +92,7 @@ from attnc.errors.machine import (
 )
 from attnc.errors.toolkit import (
     BenchmarkError,
+    CheckArgumentError,
     CheckFailedError,
     InspectionOptionError,
     LawNameError,
@@ -139,6 +141,7 @@ __all__ = [
     "CacheFullError",
     "CacheNoExecError",
     "CacheWarning",
+    "CheckArgumentError",
     "CheckFailedError",
     "CommandLineError",
     "CompilerError",
@@ -164,6 +167,7 @@ __all__ = [
     "InterpreterNotActiveError",
     "KernelBackendError",
     "KernelCallError",
+    "KernelFunctionError",
     "KernelLoadError",
     "KernelOperatorError",
     "KernelOptionConflictError",

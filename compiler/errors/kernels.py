@@ -46,6 +46,14 @@ class KernelCallError(AttncError, TypeError):
     )
 
 
+class KernelFunctionError(AttncError, TypeError):
+    template = (
+        "kernel(None)({given}): kernel without a function is a decorator, which takes one function. "
+        "Write kernel(f, ...), or @kernel(...) above the function; without mask and score call "
+        "attention(q, k, v)."
+    )
+
+
 class AnalysisArgumentError(AttncError, ValueError):
     template = "analyze: {name} is {value!r}; {problem}."
 

@@ -19,6 +19,10 @@ class NotCheckableError(AttncError, TypeError):
     )
 
 
+class CheckArgumentError(AttncError, ValueError, TypeError):
+    template = "check({argument}={value!r}): {problem}."
+
+
 class LawNameError(AttncError, ValueError):
     template = "check({argument}=...) got {name!r}: use one of {known}."
 
