@@ -296,6 +296,8 @@ def test_picture_is_written(folder: Path) -> None:
             "--kv-heads 3: it must divide the 4 query heads of --shape.",
         ),
         (("--json", "no/file.json"), "--json 'no/file.json': there is no folder no."),
+        (("--json", "."), "--json '.': it is a folder; name a file."),
+        (("--picture", "bench.txt"), "--picture 'bench.txt': name a PNG, such as bench.png."),
     ],
 )
 def test_mistakes_are_told_before_anything_is_timed(

@@ -112,6 +112,19 @@ def test_what_is_no_tensor_is_refused(
     assert str(caught.value) == told
 
 
+def test_kernels_for_gpus_refuse_tensors_of_the_cpu(tmp_path: Path) -> None:
+    """Triton's own words, "0 active drivers", do not say what to do."""
+    write(tmp_path, EXPORTABLE["causal"], target="sm_90", forward_only=True)
+    program = "import torch, kernel; x = torch.zeros(1, 1, 4, 16).bfloat16(); "
+
+    done = run(tmp_path, "-c", f"{program}kernel.attention(x, x, x)", TRITON_INTERPRET="0")
+
+    assert done.stderr.splitlines()[-1] == (
+        "ValueError: q is on cpu; these kernels are for GPUs, or for the CPU with "
+        "TRITON_INTERPRET=1 set before Python starts."
+    )
+
+
 FORKED = """
 import os, signal, sys, torch
 torch.set_num_threads(2)
