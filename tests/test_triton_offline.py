@@ -68,7 +68,7 @@ COVERING = {
     ("sm_80", "documents", 128), ("sm_80", "softcap", 64),
     ("sm_90", "causal", 128), ("sm_90", "window", 64), ("sm_90", "softcap", 128),
     ("sm_100", "documents", 64), ("sm_100", "alibi", 128),
-    ("gfx942", "softcap", 128), ("gfx942", "documents", 64),
+    ("gfx942", "softcap", 128), ("gfx942", "documents", 64), ("gfx942", "documents", 128),
 }  # fmt: skip
 CASES = [
     pytest.param(*case, marks=[] if case in COVERING else [pytest.mark.slow])
