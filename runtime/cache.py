@@ -8,6 +8,7 @@ the first. What does not agree with its manifest is built again, never trusted a
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import functools
 import hashlib
@@ -56,7 +57,7 @@ _STALE_SECONDS = 3600.0  # nobody holds a lock for longer
 _IN_USE_SECONDS = 60.0  # an entry used so recently may be about to be loaded: never evicted
 _PATIENCE = 150.0  # seconds; the C++ compiler has less, so whoever has the lock for longer is stuck
 _ROOM = 8 << 20  # bytes; a build takes less
-_ATTEMPTS = 4
+_ATTEMPTS = 20  # at an entry that others keep removing
 _DISK_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 )
@@ -250,8 +251,10 @@ class DiskCache:
     def _own_folder(self, name: str) -> Path:
         """A folder in the cache for the user alone, whoever made what has been in its place."""
         folder = self.root / name
-        if os.path.lexists(folder) and not is_private_folder(folder):
-            self._remove(folder)  # from a time when others could write here
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody has just removed it
+            if not is_private_folder(folder):
+                self._remove(folder)  # from a time when others could write here
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 
@@ -292,7 +295,10 @@ class DiskCache:
                 _n_builds += 1
             entry = write_manifest(held.path, digest)
             target = self.root / digest
-            self._remove(target)  # damaged, or we would not be here
+            found = verified(target, digest)
+            if found is not None:  # somebody without our lock was faster
+                return found
+            self._remove(target)  # damaged
             try:
                 held.path.rename(target)
             except OSError:
@@ -322,9 +328,10 @@ class DiskCache:
                 break
             self._remove(folder)
             excess -= size
-        for lock in self._own_folder(_LOCKS).iterdir():
-            if abs(now - _modified(lock)) > _STALE_SECONDS:
-                lock.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # they may be cleared meanwhile
+            for lock in (self.root / _LOCKS).iterdir():
+                if abs(now - _modified(lock)) > _STALE_SECONDS:
+                    lock.unlink(missing_ok=True)
 
     def _remove(self, folder: Path) -> None:
         # Under another name first, so that nobody sees half an entry.
