@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import attnc
 import attnc.testing as toolkit
-from attnc.errors import CheckFailedError, NotCheckableError
+from attnc.errors import CheckArgumentError, CheckFailedError, NotCheckableError
 from attnc.runtime.reference import reference_attention, reference_mask
 from attnc.testing import (
     InputsRecipe,
@@ -247,6 +247,33 @@ def test_check_takes_kernels_with_what_goes_along() -> None:
 
     for kernel in (score, mask):
         assert check(kernel, examples=3, gradients=False).n_examples == 3
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("laws", 3),
+        ("properties", 3),
+        ("properties", [3]),
+        ("gradients", "x"),
+        ("scale", "x"),
+        ("scale", float("nan")),
+        ("mask", 3),
+        ("score", [1]),
+    ],
+)
+def test_check_names_an_argument_that_is_none(argument: str, value: Any) -> None:
+    """What was given, and what to give instead, before anything is examined."""
+    with pytest.raises(CheckArgumentError, match=rf"^check\({argument}=.*\): give "):
+        check(lambda b, h, q, kv: q >= kv, **{argument: value})
+
+
+def test_check_finds_reads_outside_of_a_tensor() -> None:
+    """Kernels clamp such an index; the function that has it is wrong all the same."""
+    table = torch.arange(100)
+
+    with pytest.raises(CheckFailedError, match="`q_idx` is 100"):
+        check(lambda b, h, q, kv: table[q] >= table[kv], limits=Limits(2, 2, 200), backends=())
 
 
 def test_check_refuses_block_masks() -> None:

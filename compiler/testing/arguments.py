@@ -7,18 +7,43 @@ from typing import Any
 import torch
 
 from attnc import checks, testing
+from attnc.block_mask import BlockMask
 from attnc.errors import CheckArgumentError
-from attnc.testing.recipes import InputsRecipe
+from attnc.testing.recipes import InputsRecipe, MaskRecipe, ScoreRecipe
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _BACKENDS = ("cpu", "triton", "reference")
 
 
 def require_arguments(
-    *, dtypes: Any, backends: Any, device: Any, limits: Any, examples: Any, seed: Any, at: Any
+    *,
+    mask: Any,
+    score: Any,
+    scale: Any,
+    laws: Any,
+    properties: Any,
+    dtypes: Any,
+    backends: Any,
+    gradients: Any,
+    device: Any,
+    limits: Any,
+    examples: Any,
+    seed: Any,
+    at: Any,
 ) -> None:
     """Raises CheckArgumentError if ``check`` cannot be run with one of these."""
     problems = {
+        "mask": (mask, _mod_problem(mask, MaskRecipe)),
+        "score": (score, _mod_problem(score, ScoreRecipe)),
+        "scale": (
+            scale,
+            None
+            if scale is None
+            else _unless(checks.finite_number(scale), "give a finite number or None"),
+        ),
+        "laws": (laws, None if laws is None else _laws_problem(laws, may_be_own=False)),
+        "properties": (properties, _laws_problem(properties, may_be_own=True)),
+        "gradients": (gradients, _unless(checks.flag(gradients), "give True or False")),
         "dtypes": (dtypes, _names_problem(dtypes, _DTYPES, 1)),
         "backends": (
             backends,
@@ -38,8 +63,25 @@ def require_arguments(
             raise CheckArgumentError(argument=name, value=value, problem=problem)
 
 
-def _unless(found: int | None, problem: str) -> str | None:
+def _unless(found: float | None, problem: str) -> str | None:
     return problem if found is None else None
+
+
+def _mod_problem(mod: Any, recipe: type) -> str | None:
+    # A BlockMask is refused with its own reason.
+    if mod is None or callable(mod) or isinstance(mod, (recipe, BlockMask)):
+        return None
+    return f"give a function, a Kernel, a {recipe.__name__} or None"
+
+
+def _laws_problem(laws: Any, *, may_be_own: bool) -> str | None:
+    if isinstance(laws, str):
+        return None
+    is_right = isinstance(laws, (list, tuple, set, frozenset)) and all(
+        isinstance(each, str) or (may_be_own and callable(each)) for each in laws
+    )
+    own = ", or functions of a Case" if may_be_own else ""
+    return None if is_right else f"give names in a tuple, or one text with commas{own}"
 
 
 def _names_problem(names: Any, known: tuple[str, ...], least: int) -> str | None:

@@ -71,15 +71,21 @@ def check(
         at: Examine this input only, as reproductions do.
 
     Raises:
-        CheckArgumentError: There is no such dtype, backend, device, limit or number.
+        CheckArgumentError: An argument is none of what it can be.
         CheckFailedError: with the smallest counterexample found, and how to reproduce it.
         LawNameError: There is no such law or property.
         NotCheckableError: the mask is a BlockMask, which holds for one length only.
         WrongModKindError: ``expected`` takes other parameters than ``f``.
     """
     require_arguments(
+        mask=mask,
+        score=score,
+        scale=scale,
+        laws=laws,
+        properties=properties,
         dtypes=dtypes,
         backends=backends,
+        gradients=gradients,
         device=device,
         limits=limits,
         examples=examples,

@@ -24,7 +24,7 @@ def _has_pairs(case: Case) -> bool:
     return 0 not in case.grid
 
 
-@law("total", "the function can be computed at every pair", applies=_has_pairs)
+@law("total", "the function can be computed at every pair, inside its tensors", applies=_has_pairs)
 def total(case: Case) -> Iterator[Failure]:
     try:
         _ = case.mask_values, case.scores
@@ -32,6 +32,31 @@ def total(case: Case) -> Iterator[Failure]:
         raise
     except Exception as error:  # noqa: BLE001  (whatever a user's function raises is a finding)
         yield Failure(f"{type(error).__name__}: {error}")
+        return
+    yield from reads_outside(case)
+
+
+def reads_outside(case: Case) -> Iterator[Failure]:
+    """Captured tensors that are read outside their bounds, where kernels clamp the index."""
+    shape = case.shape
+    sizes = {
+        "B": shape.n_batch,
+        "H": shape.n_heads,
+        "Q_LEN": shape.n_queries,
+        "KV_LEN": shape.n_keys,
+    }
+    for mod, where in ((case.subject.mask, None), (case.subject.score, case.subject.mask)):
+        if mod is None:
+            continue
+        proof = prove.in_bounds(mod, where=where, **sizes)
+        if proof.holds is False:
+            yield Failure(proof.detail, pair_of(proof))
+
+
+def pair_of(proof: Proof) -> tuple[int, ...] | None:
+    """The counterexample's coordinates, as far as it has them."""
+    found = proof.counterexample
+    return None if found is None else tuple(n for n in found if n is not None)
 
 
 def _differ(subject: Subject, limits: Limits) -> Proof | None:

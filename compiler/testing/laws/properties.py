@@ -11,7 +11,7 @@ from attnc.mods import Mod, noop_mask
 from attnc.prove import Proof
 from attnc.testing.case import Case
 from attnc.testing.laws.forward import not_close
-from attnc.testing.laws.function import difference, nearest, sizes_of
+from attnc.testing.laws.function import difference, nearest, reads_outside, sizes_of
 from attnc.testing.laws.registry import Failure, law
 from attnc.testing.recipes import Limits
 from attnc.testing.subject import Subject
@@ -92,25 +92,7 @@ def _read_inside(subject: Subject, limits: Limits) -> Proof | None:
     is_property=True,
 )
 def in_bounds(case: Case) -> Iterator[Failure]:
-    shape = case.shape
-    for mod, where in ((case.subject.mask, None), (case.subject.score, case.subject.mask)):
-        if mod is None:
-            continue
-        proof = prove.in_bounds(
-            mod,
-            where=where,
-            B=shape.n_batch,
-            H=shape.n_heads,
-            Q_LEN=shape.n_queries,
-            KV_LEN=shape.n_keys,
-        )
-        if proof.holds is False:
-            yield Failure(proof.detail, _pair(proof))
-
-
-def _pair(proof: Proof) -> tuple[int, ...] | None:
-    found = proof.counterexample
-    return None if found is None else tuple(n for n in found if n is not None)
+    yield from reads_outside(case)
 
 
 @law(
