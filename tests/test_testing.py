@@ -278,14 +278,14 @@ def test_check_finds_reads_outside_of_a_tensor() -> None:
 
 def test_check_refuses_block_masks() -> None:
     """A BlockMask holds for one length; the message says what to pass."""
-    block_mask = object()
+    block_mask = attnc.create_block_mask(lambda b, h, q, kv: q >= kv, None, None, 128, 128)
 
     with pytest.raises(NotCheckableError) as caught:
         check(_doubled, mask=block_mask, backends=[])  # type: ignore[arg-type]
 
     assert str(caught.value) == (
-        "check(_doubled) got an object of class object as mask: it holds for one pair of lengths, but "
-        "check draws many. Pass the mask_mod it was made from."
+        "check(_doubled) got an object of class BlockMask as mask: it holds for one pair of lengths, "
+        "but check draws many. Pass the mask_mod it was made from."
     )
 
 
