@@ -4,76 +4,23 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from proofs import as_given, assert_decided, assert_right, causal, dense, sizes_of
 
 import attnc
 from attnc import prove
 from attnc.errors import ProofArgumentError, WrongModKindError
-from attnc.evaluate import evaluate
-from attnc.intervals import Facts, never_wraps
-from attnc.ir import (
-    KV_IDX,
-    Q_IDX,
-    Binary,
-    BinaryOp,
-    Compare,
-    CompareOp,
-    Const,
-    DType,
-    Expr,
-    Gather,
-    IndexName,
-    Reduce,
-    ReduceOp,
-    RowIndex,
-    Unary,
-    UnaryOp,
-    replaced,
-)
-from attnc.program import build_program
 from attnc.prove import Proof
-from attnc.prove.arithmetic import is_impossible
-from attnc.prove.gathers import index_uses
 from attnc.testing import MaskRecipe, Shape, TensorRecipe, masks, shapes
-from attnc.trace import SlotTable, trace_mask
 from examples.systems.catalogue import load_systems
 
 MILLION = 1 << 20
-
-
-def causal(b: Any, h: Any, q: Any, kv: Any) -> Any:
-    return kv <= q
-
-
-def dense(mask: Any, n_batch: int, n_heads: int, n_queries: int, n_keys: int) -> torch.Tensor:
-    """Which pairs are visible, (B, H, n_queries, n_keys), from all pairs."""
-    program = build_program(mask, None)
-    assert program.mask is not None
-    sizes = (n_batch, n_heads, n_queries, n_keys)
-    return values_of(program.mask, program.tensors, sizes)
-
-
-def values_of(
-    predicate: Expr, tensors: Sequence[torch.Tensor], sizes: tuple[int, int, int, int]
-) -> torch.Tensor:
-    axes = [
-        torch.arange(n, dtype=torch.int32).reshape([-1 if i == k else 1 for i in range(4)])
-        for k, n in enumerate(sizes)
-    ]
-    values = evaluate(
-        predicate, b=axes[0], h=axes[1], q_idx=axes[2], kv_idx=axes[3], tensors=tensors
-    )
-    return values.expand(sizes)
-
-
-def sizes_of(visible: torch.Tensor) -> dict[str, int]:
-    return dict(zip(("B", "H", "Q_LEN", "KV_LEN"), visible.shape, strict=True))
 
 
 # For each property: the pairs (or rows, as pairs with one key) where a mask violates it.
@@ -103,29 +50,8 @@ PROPERTIES: dict[str, tuple[Callable[..., Proof], Callable[[torch.Tensor], torch
 }
 
 
-def assert_right(proof: Proof, violations: torch.Tensor) -> None:
-    """What is proved has no violation; a counterexample is one."""
-    if proof.holds is False:
-        assert proof.counterexample is not None
-        place = tuple(0 if i is None else i for i in proof.counterexample)
-        assert violations[place]
-    else:
-        assert proof.counterexample is None
-        assert proof.holds is None or not violations.any()
-
-
-def assert_decided(proof: Proof, violations: torch.Tensor) -> None:
-    assert proof.holds is not bool(violations.any())
-    assert proof.holds is not None, proof
-    assert_right(proof, violations)
-
-
 def square(shape: Shape) -> tuple[int, int, int, int]:
     return shape.n_batch, shape.n_heads, shape.n_queries, shape.n_queries
-
-
-def as_given(shape: Shape) -> tuple[int, int, int, int]:
-    return shape.n_batch, shape.n_heads, shape.n_queries, shape.n_keys
 
 
 @given(st.sampled_from(sorted(PROPERTIES)), masks(), shapes())
@@ -267,116 +193,6 @@ def test_queries_beyond_the_keys_they_are_aligned_with_see_none() -> None:
     assert proof.detail == "this query sees no key"
 
 
-def violations_of(mask: Expr) -> list[Expr]:
-    """Predicates of the kinds that proofs ask about."""
-    mirrored = replaced(mask, {Q_IDX: KV_IDX, KV_IDX: Q_IDX})
-    later = replaced(mask, {Q_IDX: Binary(BinaryOp.ADD, Q_IDX, Const(1, DType.INT32))})
-    own = replaced(mask, {KV_IDX: Q_IDX})
-    return [
-        Binary(BinaryOp.AND, mask, Compare(CompareOp.GT, KV_IDX, Q_IDX)),
-        Binary(BinaryOp.AND, mask, Unary(UnaryOp.NOT, later)),
-        Binary(BinaryOp.XOR, mask, mirrored),
-        Unary(UnaryOp.NOT, own),
-    ]
-
-
-@given(masks(max_depth=4), shapes())
-def test_what_arithmetic_calls_impossible_is_nowhere_true(recipe: MaskRecipe, shape: Shape) -> None:
-    """Arithmetic by itself, where sampling has not sorted out what is false before."""
-    slots = SlotTable()
-    mask = trace_mask(recipe.build(), slots).expr
-    facts = Facts(tuple(slots.tensors))
-    sizes = as_given(shape)
-    names = ("n_batch", "n_heads", "n_queries", "n_keys")
-    for predicate in violations_of(mask):
-        if not never_wraps((predicate,), facts, **dict(zip(names, sizes, strict=True))):
-            continue
-        if is_impossible(predicate, dict(zip(IndexName, sizes, strict=True)), facts):
-            assert not values_of(predicate, slots.tensors, sizes).any()
-
-
-def is_shown_impossible(source: str, tables: tuple[TensorRecipe, ...] = ()) -> bool:
-    """Whether arithmetic shows that a predicate is false at all coordinates below 12."""
-    slots = SlotTable()
-    predicate = trace_mask(MaskRecipe(source, tables).build(), slots).expr
-    return is_impossible(predicate, dict.fromkeys(IndexName, 12), Facts(tuple(slots.tensors)))
-
-
-_TABLES = (TensorRecipe((12,), low=-3, high=9), TensorRecipe((12,), "float32", low=-3, high=3))
-_numbers = st.integers(-9, 9)
-_leaves = st.sampled_from(["q_idx", "kv_idx", "t0[q_idx]", "t0[kv_idx]"])
-_integers = st.recursive(
-    _leaves,
-    lambda x: st.one_of(
-        st.builds("({} {} {})".format, x, st.sampled_from("+-*"), x),
-        st.builds("({} + {})".format, x, _numbers),
-        st.builds(
-            "({} {} {})".format, x, st.sampled_from(["//", "%"]), st.sampled_from([2, 3, -3])
-        ),
-        st.builds("({} {})".format, x, st.sampled_from(["& 3", ">> 1", "<< 1", "* -2"])),
-        st.builds("abs({})".format, x),
-        st.builds("torch.{}({}, {})".format, st.sampled_from(["minimum", "maximum"]), x, x),
-        st.builds("torch.where({} < 4, {}, {})".format, x, x, x),
-    ),
-    max_leaves=4,
-)
-_sparse = st.lists(
-    st.builds("({} {} {})".format, _integers, st.sampled_from(["==", "==", "<", ">="]), _numbers),
-    min_size=1,
-    max_size=4,
-).map(" & ".join)
-
-
-@settings(max_examples=300)
-@given(_sparse)
-@example("(q_idx % 3 == 2)")
-@example("((q_idx + 5) // 3 == 5) & (q_idx == 11)")
-@example("((q_idx - kv_idx) * (kv_idx - q_idx) < 0)")
-@example("(t0[q_idx] == 8)")
-def test_arithmetic_is_right_about_what_is_rarely_true(source: str) -> None:
-    """Equations of sums, remainders, cases and products, each solution of which counts."""
-    slots = SlotTable()
-    predicate = trace_mask(MaskRecipe(source, _TABLES).build(), slots).expr
-
-    if is_shown_impossible(source, _TABLES):
-        assert not values_of(predicate, slots.tensors, (1, 1, 12, 12)).any()
-
-
-@pytest.mark.parametrize(
-    ("source", "impossible"),
-    [
-        ("(torch.maximum(q_idx, kv_idx) < 5) & (q_idx * kv_idx >= 5)", False),
-        ("(q_idx - kv_idx) * (kv_idx - q_idx) > 0", True),
-        ("(q_idx - kv_idx) * (kv_idx - q_idx) < 0", False),
-        ("~(t1[q_idx] < t1[kv_idx]) & ~(t1[q_idx] >= t1[kv_idx])", False),
-        ("(t1[q_idx] < t1[kv_idx]) & ~(t1[kv_idx] > t1[q_idx])", True),
-        ("~(t1[q_idx] == t1[kv_idx]) & ~(t1[kv_idx] != t1[q_idx])", True),
-        ("2 * q_idx == 2 * kv_idx + 1", True),
-        ("3 * q_idx + 6 * kv_idx == 10", True),
-        ("(q_idx // 4 == kv_idx // 4) & (q_idx - kv_idx > 3)", True),
-        ("(q_idx // 4 == kv_idx // 4) & (q_idx - kv_idx > 2)", False),
-        ("kv_idx > 11", True),
-    ],
-)
-def test_arithmetic_sees(source: str, impossible: bool) -> None:
-    """Signs of products, integers between fractions, and that NaN is neither less nor not less."""
-    assert is_shown_impossible(source, _TABLES) is impossible
-
-
-def test_integers_that_wrap_at_these_lengths_are_no_mathematical_ones() -> None:
-    """A key that is visible only because a product wraps to a negative number is found."""
-    wrapped = 23_456 * 100_003 - 2**32
-
-    proof = prove.implies(
-        lambda b, h, q, kv: kv * 100_003 == wrapped,
-        lambda b, h, q, kv: q < 0,
-        Q_LEN=1,
-        KV_LEN=30_000,
-    )
-
-    assert proof.counterexample == (0, 0, 0, 23_456)
-
-
 @given(st.integers(0, (1 << 14) - 1), st.integers(0, (1 << 14) - 1))
 @example((1 << 14) - 7, (1 << 14) - 6)
 @example(0, (1 << 14) - 7)
@@ -438,101 +254,6 @@ def test_all_that_the_budget_did_not_reach_is_counted_as_open() -> None:
         budget=0,
     )
     assert many.detail.startswith("160,000 of 160,000 pairs are open")
-
-
-def test_the_weakest_of_several_reads_is_the_answer() -> None:
-    """One index that is left open leaves the whole open, in any order."""
-    generator = torch.Generator().manual_seed(7)
-    x, table = torch.rand(90, generator=generator) * 2 - 1, torch.zeros(10)
-
-    def sure(b: Any, h: Any, q: Any, kv: Any) -> Any:
-        return table[q % 5] > 0
-
-    def unsure(b: Any, h: Any, q: Any, kv: Any) -> Any:
-        return table[(x[q] * x[kv] * x[q] * x[kv] * 10 + 0.5).to(torch.int32)] > 0
-
-    assert prove.in_bounds(sure, Q_LEN=90, budget=0).holds
-    for mask in (attnc.and_masks(sure, unsure), attnc.and_masks(unsure, sure)):
-        assert prove.in_bounds(mask, Q_LEN=90, budget=0).holds is None
-
-
-def test_indices_inside_sums_range_over_their_extent() -> None:
-    """A sum over more elements than its tensor has, as a program in text form may be."""
-    row, inner = RowIndex(0), torch.zeros(5)
-
-    def outside(index: Expr, extent: int) -> list[Expr]:
-        body = Gather(0, (index,), DType.FLOAT32)
-        total = Reduce(ReduceOp.SUM, 0, extent, body)
-        return [use.outside for use in index_uses(total, [inner], allow_negative=False)]
-
-    shifted = Binary(BinaryOp.ADD, row, Q_IDX)
-    (beyond,) = outside(row, 9)
-    (sometimes,) = outside(shifted, 3)
-
-    assert outside(row, 5) == []
-    assert values_of(beyond, (), (1, 1, 1, 1)).all()
-    assert values_of(sometimes, (), (1, 1, 5, 1)).flatten().tolist() == [False] * 3 + [True] * 2
-
-
-@given(
-    st.sampled_from(["q_idx", "kv_idx", "(q_idx - kv_idx)", "(kv_idx // 3)", "t1[q_idx % 5]"]),
-    st.integers(-5, 40),
-    st.integers(1, 60),
-    shapes(),
-    st.booleans(),
-)
-def test_indices_are_found_outside_exactly_where_they_are(
-    index: str, offset: int, size: int, shape: Shape, allow_negative: bool
-) -> None:
-    """A table read at random places: in bounds if no index of any pair lies outside."""
-    tables = (TensorRecipe((size,)), TensorRecipe((5,), low=0, high=40))
-    mask = MaskRecipe(f"t0[{index} + {offset}] > 0", tables).build()
-    numbers = MaskRecipe(f"{index} + {offset} >= 0", tables).build()
-    above = MaskRecipe(f"{index} + {offset} >= {size}", tables).build()
-    below = MaskRecipe(f"{index} + {offset} < {-size}", tables).build()
-    outside = dense(above, *as_given(shape)) | dense(below, *as_given(shape))
-    if not allow_negative:
-        outside |= ~dense(numbers, *as_given(shape))
-
-    proof = prove.in_bounds(mask, **sizes_of(outside), allow_negative=allow_negative)
-
-    assert_decided(proof, outside)
-    only_causal = prove.in_bounds(
-        mask, where=causal, **sizes_of(outside), allow_negative=allow_negative
-    )
-    assert_decided(only_causal, outside & dense(causal, *as_given(shape)))
-
-
-def test_reads_of_rows_and_tables_of_scores_are_checked() -> None:
-    """A score_mod's relative table, and rows that are multiplied, at their true sizes."""
-    table, rows = torch.zeros(2, 199), torch.zeros(100, 8)
-
-    def relative(score: Any, b: Any, h: Any, q: Any, kv: Any) -> Any:
-        return score + table[h, q - kv + 99]
-
-    def product(b: Any, h: Any, q: Any, kv: Any) -> Any:
-        return (rows[q] * rows[kv]).sum() > 0
-
-    assert prove.in_bounds(relative, H=2, Q_LEN=100).holds
-    proof = prove.in_bounds(relative, H=2, Q_LEN=101)
-    assert proof.counterexample is not None
-    assert abs(proof.counterexample[2] - proof.counterexample[3]) == 100  # type: ignore[operator]
-    assert "t0[h, q_idx - kv_idx + 99]: dimension 1 is of size 199" in proof.detail
-    assert prove.in_bounds(relative, H=3, Q_LEN=100).counterexample == (0, 2, 0, 0)
-    assert prove.in_bounds(relative, H=2, Q_LEN=500, where=lambda b, h, q, kv: abs(q - kv) < 99)
-    assert prove.in_bounds(product, Q_LEN=100).holds
-    assert prove.in_bounds(product, Q_LEN=101).holds is False
-
-
-def test_indices_written_as_negative_count_from_the_end() -> None:
-    """``t[-1]`` is meant; ``t[q - 1]`` at 0 is not, unless the caller says so."""
-    table = torch.arange(50)
-
-    assert prove.in_bounds(lambda b, h, q, kv: kv <= table[-1], Q_LEN=50).holds
-    proof = prove.in_bounds(lambda b, h, q, kv: kv <= table[q - 1], Q_LEN=50)
-    assert proof.counterexample == (0, 0, 0, 0)
-    assert proof.detail == "t0[q_idx - 1]: dimension 0 is of size 50, but `q_idx - 1` is -1"
-    assert prove.in_bounds(lambda b, h, q, kv: kv <= table[q - 1], Q_LEN=50, allow_negative=True)
 
 
 def documents(n: int) -> torch.Tensor:

@@ -18,41 +18,21 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pytorch_scripts import (
+    Script,
+    alibi,
+    assert_same,
+    causal,
+    made_from_lists,
+    newest,
+    per_head,
+    window,
+)
 from torch.nn.attention import flex_attention as torch_flex
 from torch.utils import _pytree as pytree
 
 import attnc
 from attnc import flex
-
-Script = Callable[[Any], Any]
-LISTS = [
-    f"{full}{axis}_{part}"
-    for axis in ("kv", "q")
-    for full in ("", "full_")
-    for part in ("num_blocks", "indices")
-]
-
-newest = pytest.mark.skipif(
-    not hasattr(torch_flex.BlockMask, "_adjust")
-    or "dq_write_order" not in inspect.signature(torch_flex.BlockMask.from_kv_blocks).parameters,
-    reason="PyTorch before 2.13 has fewer parameters and other slices",
-)
-
-
-def causal(b, h, q_idx, kv_idx):
-    return q_idx >= kv_idx
-
-
-def window(b, h, q_idx, kv_idx):
-    return (q_idx - kv_idx).abs() < 40
-
-
-def per_head(b, h, q_idx, kv_idx):
-    return (q_idx - kv_idx < 30 * (h + 1)) & (q_idx >= kv_idx)
-
-
-def alibi(score, b, h, q_idx, kv_idx):
-    return score - (q_idx - kv_idx) / (h + 2)
 
 
 def outcome(script: Script, module: ModuleType) -> Any:
@@ -61,26 +41,6 @@ def outcome(script: Script, module: ModuleType) -> Any:
         return script(module)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is compared
         return error
-
-
-def assert_same(ours: Any, theirs: Any) -> None:
-    """Equal values, tensors of one dtype, shape and content, errors of the same family."""
-    if isinstance(theirs, Exception):
-        assert isinstance(ours, type(theirs)), (ours, theirs)
-    elif isinstance(theirs, torch.Tensor):
-        assert ours.dtype is theirs.dtype
-        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
-    elif isinstance(theirs, torch_flex.BlockMask):
-        for name in LISTS:
-            assert_same(getattr(ours, name), getattr(theirs, name))
-        assert (ours.shape, ours.BLOCK_SIZE) == (theirs.shape, theirs.BLOCK_SIZE)
-        assert ours.seq_lengths == theirs.seq_lengths
-    elif isinstance(theirs, (tuple, list)):
-        assert len(ours) == len(theirs)
-        for mine, other in zip(ours, theirs, strict=True):
-            assert_same(mine, other)
-    else:
-        assert ours == theirs
 
 
 # Names and parameters
@@ -209,6 +169,8 @@ SCRIPTS: dict[str, Script] = {
         == m.create_block_mask(causal, 1, 1, 64, 64, "cpu")
     ),
 }
+
+
 WHOLE_WINDOW = functools.partial(lambda width, b, h, q, kv: q - kv < width, 9)
 
 
@@ -217,17 +179,6 @@ WHOLE_WINDOW = functools.partial(lambda width, b, h, q, kv: q - kv < width, 9)
 def test_scripts_give_the_same(script: Script) -> None:
     """Each line of a script has one meaning, whoever runs it."""
     assert_same(outcome(script, attnc), outcome(script, torch_flex))
-
-
-def made_from_lists(m: Any, **options: Any) -> Any:
-    number = torch.tensor([[[2, 1, 3], [1, 0, 2]]], dtype=torch.int32)
-    index = torch.tensor(
-        [[[[0, 3, 1, 2], [2, 0, 1, 3], [3, 2, 1, 0]], [[1, 0, 2, 3], [0, 1, 2, 3], [2, 1, 0, 3]]]],
-        dtype=torch.int32,
-    )
-    full_number = torch.tensor([[[1, 0, 1], [2, 2, 0]]], dtype=torch.int32)
-    full_index = index.flip(3).contiguous()
-    return m.BlockMask.from_kv_blocks(number, index, full_number, full_index, **options)
 
 
 LISTED: dict[str, Script] = {
@@ -285,8 +236,6 @@ def test_masks_made_from_lists_are_the_same(script: Script) -> None:
 INDICES: list[Any] = [
     0,
     -1,
-    5,
-    -3,
     True,
     None,
     ...,
@@ -304,7 +253,6 @@ INDICES: list[Any] = [
     torch.tensor([True, False]),
     (torch.tensor([0, 1]), torch.tensor([1, 2])),
     ([0, 1], 1),
-    (0, 1, 2, 3),
     (slice(None), slice(None), slice(None, None, 2)),
     "0",
     torch.tensor([7]),
@@ -315,7 +263,7 @@ INDICES: list[Any] = [
 @pytest.mark.parametrize("index", INDICES, ids=repr)
 @pytest.mark.parametrize("make", ["from a function", "from lists"])
 def test_slices_are_the_same(index: Any, make: str) -> None:
-    """By number, slice, tensor, list, None and ..., in range and not."""
+    """By number, slice, tensor, list, None and ..."""
 
     def script(m: Any) -> Any:
         block_mask = m.create_block_mask(per_head, 2, 3, 300, 300, "cpu")
@@ -324,6 +272,14 @@ def test_slices_are_the_same(index: Any, make: str) -> None:
         return block_mask[index]
 
     assert_same(outcome(script, attnc), outcome(script, torch_flex))
+
+
+@pytest.mark.parametrize("index", [5, -3, (0, 3), (0, 0, -4), (0, 1, 2, 3)], ids=repr)
+def test_indices_beyond_the_axes_are_refused(index: Any) -> None:
+    """Where PyTorch's gives a mask without a batch, head or query, or ignores an index."""
+    block_mask = attnc.create_block_mask(per_head, 2, 3, 300, 300, "cpu")
+    with pytest.raises(IndexError, match="beyond|4 indices"):
+        block_mask[index]
 
 
 def test_an_ellipsis_stands_for_the_dimensions_that_are_not_given() -> None:
@@ -401,7 +357,14 @@ FAILURES: dict[str, Script] = {
         torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1)
     ),
     "half a pair of q lists": lambda m: m.BlockMask(
-        (9, 9), torch.ones(1), torch.zeros(1, 1), None, None, None, None, torch.ones(1), None
+        (9, 9),
+        *made_from_lists(m).as_tuple()[2:4],
+        None,
+        None,
+        None,
+        None,
+        made_from_lists(m).kv_num_blocks,
+        None,
     ),
     "no numbers": lambda m: m.BlockMask((9, 9), None, torch.zeros(1, 1), *[None] * 6),
     "full order alone": lambda m: made_from_lists(m, dq_write_order_full=torch.zeros(1)),
@@ -431,187 +394,6 @@ def test_a_device_that_is_not_there_is_refused_alike() -> None:
         return m.create_block_mask(causal, 1, 1, 64, 64, device="cuda")
 
     assert_same(outcome(script, attnc), outcome(script, torch_flex))
-
-
-# Results of flex_attention
-
-
-def run(m: Any, block_mask: Any = None, score_mod: Any = None, **options: Any) -> Any:
-    torch.manual_seed(0)
-    n_kv_heads = options.pop("n_kv_heads", 4)
-    q = torch.randn(2, 4, 129, 24)
-    k, v = torch.randn(2, n_kv_heads, 150, 24), torch.randn(2, n_kv_heads, 150, 24)
-    return m.flex_attention(q, k, v, score_mod, block_mask, **options)
-
-
-def made(m: Any, mask_mod: Any, B: Any = None, H: Any = None, **options: Any) -> Any:
-    return m.create_block_mask(mask_mod, B, H, 129, 150, device="cpu", **options)
-
-
-RUNS: dict[str, Script] = {
-    "nothing": lambda m: run(m),
-    "causal": lambda m: run(m, made(m, causal)),
-    "score": lambda m: run(m, score_mod=alibi),
-    "positional": lambda m: run(m, made(m, causal), alibi),
-    "scale": lambda m: run(m, made(m, window), scale=0.7),
-    "heads": lambda m: run(m, made(m, per_head, H=4)),
-    "batch": lambda m: run(m, made(m, lambda b, h, q, kv: q + 40 * b >= kv, B=2)),
-    "blocks of 32": lambda m: run(m, made(m, causal, BLOCK_SIZE=32)),
-    "no full blocks": lambda m: run(m, made(m, causal, separate_full_blocks=False)),
-    "gqa": lambda m: run(m, made(m, causal), n_kv_heads=2, enable_gqa=True),
-    "gqa with score": lambda m: run(m, None, alibi, n_kv_heads=1, enable_gqa=True),
-    "lse": lambda m: run(m, made(m, causal), return_aux=m.AuxRequest(lse=True)),
-    "nothing asked for": lambda m: run(m, return_aux=m.AuxRequest()),
-    "hints": lambda m: run(
-        m, made(m, causal), kernel_options={"BLOCK_M": 64, "fwd_num_warps": 8, "BACKEND": "AUTO"}
-    ),
-    "composed": lambda m: run(m, made(m, m.or_masks(m.and_masks(causal, window), per_head), H=4)),
-    "noop": lambda m: run(m, made(m, m.noop_mask)),
-    "adjusted": lambda m: run(
-        m, m.create_block_mask(causal, None, None, 300, 300, "cpu")._adjust(129, 150)
-    ),
-    "decoding": lambda m: decoded(m, 200),
-    "decoding in the first block": lambda m: decoded(m, 5),
-    "deepcopy": lambda m: run(m, copy.deepcopy(made(m, causal))),
-    "pickle": lambda m: run(m, pickle.loads(pickle.dumps(made(m, causal)))),
-    "to": lambda m: run(m, made(m, causal).to("cpu")),
-    "unflattened": lambda m: run(m, m.BlockMask._unflatten(*made(m, causal)._flatten())),
-}
-
-
-def decoded(m: Any, position: int) -> Any:
-    """One query of a causal mask, as gpt-fast cuts it out."""
-    whole = m.create_block_mask(causal, 1, 1, 256, 256, device="cpu")
-    row = whole[:, :, position // whole.BLOCK_SIZE[0]]
-    row.mask_mod = lambda b, h, q_idx, kv_idx: whole.mask_mod(b, h, q_idx + position, kv_idx)
-    row.seq_lengths = (1, 256)
-    torch.manual_seed(0)
-    q, k, v = torch.randn(2, 4, 1, 16), torch.randn(2, 4, 256, 16), torch.randn(2, 4, 256, 16)
-    return m.flex_attention(q, k, v, block_mask=row)
-
-
-@newest
-@pytest.mark.parametrize("script", RUNS.values(), ids=RUNS)
-def test_results_are_the_same(script: Script) -> None:
-    """Outputs and statistics."""
-    assert_same(script(attnc), script(torch_flex))
-
-
-@newest
-@pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_deprecated_argument_gives_the_same() -> None:
-    """A pair, with the log-sum-exp."""
-
-    def script(m: Any) -> Any:
-        return run(m, made(m, causal), return_lse=True)
-
-    assert_same(script(attnc), script(torch_flex))
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # dynamo warns of what is its own business
-def test_lists_that_contradict_the_function_count_as_in_compiled_pytorch() -> None:
-    """Only its compiled kernels read the lists; there they are the truth, as here."""
-    torch._dynamo.reset()
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 1, 2, 96, 32)
-    compiled = torch.compile(torch_flex.flex_attention)
-    for mask_mod in (causal, window):
-        theirs, ours = (
-            made_from_lists(m, BLOCK_SIZE=32, mask_mod=mask_mod, seq_lengths=(96, 128))
-            for m in (torch_flex, attnc)
-        )
-        keys, values = (torch.nn.functional.pad(x, (0, 0, 0, 32), value=1.0) for x in (k, v))
-        expected = compiled(q, keys, values, block_mask=theirs)
-        torch.testing.assert_close(attnc.flex_attention(q, keys, values, block_mask=ours), expected)
-        torch.testing.assert_close(
-            attnc.flex_attention(q, keys, values, block_mask=theirs), expected
-        )
-
-
-def test_masks_of_another_device_are_taken() -> None:
-    """Lists are read where they are; PyTorch's must be moved first."""
-    block_mask = made(attnc, causal)
-    block_mask.to("meta")  # ours keeps its table
-    assert_same(run(attnc, block_mask.to("meta")), run(attnc, block_mask))
-
-
-# Both ways
-
-
-class MaskOfTheirs(torch_flex.BlockMask):
-    """Anything derived from PyTorch's class."""
-
-
-def test_subclasses_of_pytorchs_block_mask_are_taken() -> None:
-    """And ours, derived from, stay what they are."""
-
-    class MaskOfOurs(attnc.BlockMask):
-        pass
-
-    lists = made(torch_flex, causal).as_tuple(flatten=False)[1:5]
-    options = {"mask_mod": causal, "seq_lengths": (129, 150)}
-    theirs = MaskOfTheirs.from_kv_blocks(*lists, **options)
-    ours = MaskOfOurs.from_kv_blocks(*lists, **options)
-    assert type(ours) is type(ours._adjust(100, 100)) is MaskOfOurs
-    assert_same(run(attnc, theirs), run(attnc, made(attnc, causal)))
-    assert_same(run(attnc, ours), run(attnc, made(attnc, causal)))
-
-
-def test_our_block_mask_serves_pytorch_as_it_is() -> None:
-    """Eager PyTorch asks it for nothing that it does not have."""
-    assert_same(run(torch_flex, made(attnc, causal)), run(torch_flex, made(torch_flex, causal)))
-
-
-ADOPTED: dict[str, tuple[Any, dict[str, Any]]] = {
-    "causal": (causal, {}),
-    "heads": (per_head, {"H": 4}),
-    "composed": (attnc.or_masks(attnc.and_masks(causal, window), causal), {}),
-    "noop": (attnc.noop_mask, {}),
-    "kernels": (attnc.kernel(window) & attnc.kernel(causal), {}),
-    "no full blocks": (window, {"separate_full_blocks": False}),
-}
-
-
-def assert_converted_is_right(name: str, attend: Callable[..., Any]) -> None:
-    mask_mod, options = ADOPTED[name]
-    block_mask = made(attnc, mask_mod, **options)
-    torch.manual_seed(0)
-    q = torch.randn(2, 4, 129, 24)
-    k, v = torch.randn(2, 2, 4, 150, 24)
-
-    out = attend(q, k, v, block_mask=block_mask.to_torch())
-
-    visible = attnc.create_mask(mask_mod, 1, 4, 129, 150)
-    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, visible)
-    torch.testing.assert_close(out, expected)
-
-
-@pytest.mark.parametrize("name", ADOPTED)
-def test_converted_masks_run_in_pytorch(name: str) -> None:
-    """`to_torch()` in front of PyTorch's flex_attention gives dense attention."""
-    assert_converted_is_right(name, torch_flex.flex_attention)
-
-
-@pytest.mark.filterwarnings("ignore")  # dynamo warns of what is its own business
-@pytest.mark.parametrize("name", ["kernels", "no full blocks"])
-def test_converted_masks_run_in_compiled_pytorch(name: str) -> None:
-    """Its kernels, which read the lists, too."""
-    torch._dynamo.reset()
-    assert_converted_is_right(name, torch.compile(torch_flex.flex_attention))
-
-
-@pytest.mark.filterwarnings("ignore")  # dynamo warns of what is its own business
-def test_create_block_mask_may_be_compiled() -> None:
-    """As PyTorch's users do, because PyTorch's is slow otherwise."""
-    torch._dynamo.reset()
-    compiled = torch.compile(attnc.create_block_mask)
-    for length in (200, 300):
-        ours = compiled(window, None, None, length, length, device="cpu")
-        expected = attnc.create_block_mask(window, None, None, length, length, device="cpu")
-        assert torch.equal(ours.kv_indices, expected.kv_indices)
-    flagged = attnc.create_block_mask(window, 1, 1, 300, 300, "cpu", _compile=True)
-    assert torch.equal(flagged.kv_indices, expected.kv_indices)
 
 
 # Laws
