@@ -295,15 +295,12 @@ class DiskCache:
                 _n_builds += 1
             entry = write_manifest(held.path, digest)
             target = self.root / digest
-            found = verified(target, digest)
-            if found is not None:  # somebody without our lock was faster
-                return found
-            self._remove(target)  # damaged
             try:
                 held.path.rename(target)
-            except OSError:
+            except OSError:  # there is one
                 if verified(target, digest) is None:  # else somebody without our lock was faster
-                    raise
+                    self._remove(target)
+                    held.path.rename(target)
             sync(self.root)
         finally:
             shutil.rmtree(held.path, ignore_errors=True)
