@@ -278,7 +278,7 @@ def test_slices_are_the_same(index: Any, make: str) -> None:
 def test_indices_beyond_the_axes_are_refused(index: Any) -> None:
     """Where PyTorch's gives a mask without a batch, head or query, or ignores an index."""
     block_mask = attnc.create_block_mask(per_head, 2, 3, 300, 300, "cpu")
-    with pytest.raises(IndexError, match="beyond|4 indices"):
+    with pytest.raises(IndexError, match=r"beyond|4 indices"):
         block_mask[index]
 
 

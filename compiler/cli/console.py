@@ -18,7 +18,6 @@ def is_terminal() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
-_LEXERS = {"python": "python", "cpp": "cpp", "mlir": "llvm", "asm": "nasm", "diff": "diff"}
 _COMMENTS = {"python": "#", "cpp": "//", "mlir": "//", "asm": "//"}
 # Of stages that are prose and pictures: decisions and their reasons, tiles by class.
 _STYLES = {
@@ -38,7 +37,9 @@ def write(text: str, language: Language = "text") -> None:
     from rich.console import Console
     from rich.syntax import Syntax
 
-    highlighted = Syntax("", _LEXERS[language], theme="ansi_dark").highlight(text)
+    from attnc.stages.stage import LEXERS
+
+    highlighted = Syntax("", LEXERS.get(language, language), theme="ansi_dark").highlight(text)
     Console(soft_wrap=True).print(highlighted, end="")
 
 

@@ -10,8 +10,8 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
 from attnc.stages import Language
+from attnc.stages.stage import LEXERS
 
-_LEXERS = {"python": "python", "cpp": "cpp", "asm": "nasm", "mlir": "llvm"}
 _CLASSES = (
     (Comment, "c"),
     (Keyword, "k"),
@@ -32,7 +32,7 @@ def highlighted(text: str, language: Language) -> Markup:
     if language == "text" or len(text) > MAX_COLOURED:
         return escape(text)
     # Unprocessed: else the lexer drops empty lines at the ends and changes line breaks.
-    tokens = get_lexer_by_name(_LEXERS[language]).get_tokens_unprocessed(text)
+    tokens = get_lexer_by_name(LEXERS[language]).get_tokens_unprocessed(text)
     parts = []
     for name, group in groupby(tokens, lambda token: _class_of(token[1])):
         shown = escape("".join(value for _, _, value in group))

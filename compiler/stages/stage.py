@@ -9,6 +9,8 @@ from typing import Any, Literal
 Language = Literal["text", "python", "cpp", "mlir", "asm"]
 Pass = Literal["forward", "backward", "all"]
 
+#: Names of Pygments' lexers.
+LEXERS: Mapping[str, str] = {"python": "python", "cpp": "cpp", "mlir": "llvm", "asm": "nasm"}
 PASSES: tuple[Pass, ...] = ("forward", "backward", "all")
 
 
