@@ -15,7 +15,7 @@ import attnc
 from attnc import errors, interchange
 from attnc.bench.problem import Problem
 from attnc.export import Request
-from attnc.integrations.transformers import attention_forward
+from attnc.integrations.transformers import attention_forward, register
 from attnc.stages import Inspection
 from attnc.testing import check
 
@@ -257,6 +257,15 @@ def test_models_in_training_are_refused() -> None:
 )
 def test_masks_of_models_are_tensors() -> None:
     layer(attention_mask=[[1]])
+
+
+@tells(
+    errors.AttentionNameError,
+    "register(name='sdpa'): it is that of another implementation. Give a name of your own, as the "
+    "default 'attnc'.",
+)
+def test_names_of_other_implementations_stay_theirs() -> None:
+    register("sdpa")
 
 
 @tells(

@@ -286,6 +286,10 @@ def analyze(
     n_batch = _checked_size("B", 1 if B is None else B)
     n_heads = _checked_size("H", 1 if H is None else H)
     Q_LEN, KV_LEN = _checked_size("Q_LEN", Q_LEN), _checked_size("KV_LEN", KV_LEN)
+    given_tensors = tensors if isinstance(tensors, Sequence) else (None,)
+    if not all(isinstance(tensor, torch.Tensor) for tensor in given_tensors):
+        problem = "give a sequence of tensors, for an expression that reads them"
+        raise AnalysisArgumentError(name="tensors", value=tensors, problem=problem)
     geometry = Geometry(n_batch, n_heads, Q_LEN, KV_LEN, *blocks)
     locations: Mapping[Expr, Location] = {}
     names: Mapping[int, str] = {}

@@ -57,6 +57,7 @@ from attnc.errors.command_line import (
 from attnc.errors.integrations import (
     AttentionDropoutError,
     AttentionMaskTypeError,
+    AttentionNameError,
     PagedCacheError,
 )
 from attnc.errors.interchange import (
@@ -123,6 +124,7 @@ __all__ = [
     "AnalysisArgumentError",
     "AttentionDropoutError",
     "AttentionMaskTypeError",
+    "AttentionNameError",
     "AttncError",
     "AuxRequestError",
     "AuxRequestTypeError",

@@ -24,3 +24,9 @@ class PagedCacheError(AttncError, NotImplementedError):
         "{module} keeps its keys in a paged cache (continuous batching), which attnc does not read. "
         "Use model.generate with the default cache."
     )
+
+
+class AttentionNameError(AttncError, ValueError):
+    template = (
+        "register(name={name!r}): {problem}. Give a name of your own, as the default 'attnc'."
+    )

@@ -20,7 +20,12 @@ from transformers.masking_utils import (
 )
 
 from attnc.attend import attend
-from attnc.errors import AttentionDropoutError, AttentionMaskTypeError, PagedCacheError
+from attnc.errors import (
+    AttentionDropoutError,
+    AttentionMaskTypeError,
+    AttentionNameError,
+    PagedCacheError,
+)
 
 MaskMod = Callable[[Any, Any, Any, Any], Any]
 ScoreMod = Callable[[Any, Any, Any, Any, Any], Any]
@@ -33,7 +38,15 @@ def register(name: str = "attnc") -> str:
     grouped heads, sliding and chunked windows, padding, caches, soft caps and sinks. A mask of
     one's own is passed in the call, ``model(input_ids, mask_mod=f)``: a query sees a key where the
     model's mask and ``f(b, h, q_idx, kv_idx)`` both allow it; positions count cached tokens.
+
+    Raises:
+        AttentionNameError: No name, or that of another implementation, as "sdpa".
     """
+    if not isinstance(name, str) or not name.strip():
+        raise AttentionNameError(name=name, problem="it is not a name")
+    known = AttentionInterface().get(name)
+    if name == "eager" or (known is not None and known is not attention_forward):
+        raise AttentionNameError(name=name, problem="it is that of another implementation")
     AttentionInterface.register(name, attention_forward)
     AttentionMaskInterface.register(name, attention_mask_of)
     return name
