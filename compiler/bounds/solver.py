@@ -28,7 +28,6 @@ from attnc.ir import (
     walk,
 )
 
-
 #: A mask that says more is no union of few intervals, and too deep for a solver that recurses.
 _MAX_NODES = 1000
 

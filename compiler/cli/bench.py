@@ -41,21 +41,7 @@ def run(target: str | None, expression: str | None, options: Options) -> int:
     if options.kv_heads is not None and sizes[1] % options.kv_heads:
         wrong = f"it must divide the {sizes[1]} query heads of --shape."
         raise OptionValueError(option="--kv-heads", value=options.kv_heads, problem=wrong)
-    for option, path in (("--json", options.json), ("--picture", options.picture)):
-        if path is None:
-            continue
-        if not Path(path).parent.is_dir():
-            missing = f"there is no folder {Path(path).parent}."
-            raise OptionValueError(option=option, value=path, problem=missing)
-        if Path(path).is_dir():
-            problem = "it is a folder; name a file."
-            raise OptionValueError(option=option, value=path, problem=problem)
-    if options.picture is not None and Path(options.picture).suffix.lower() != ".png":
-        problem = "name a PNG, such as bench.png."
-        raise OptionValueError(option="--picture", value=options.picture, problem=problem)
-    if options.picture is not None and importlib.util.find_spec("matplotlib") is None:
-        missing = "matplotlib is not installed. Run `pip install matplotlib`."
-        raise OptionValueError(option="--picture", value=options.picture, problem=missing)
+    _require_files(options)
     mod = load_target(target, expression)
     device = _device(options.device)
     name = target or "--expr"
@@ -95,6 +81,25 @@ def run(target: str | None, expression: str | None, options: Options) -> int:
     if options.picture is not None:
         draw(result, name, Path(options.picture))
     return int(result.ours.state == "wrong")
+
+
+def _require_files(options: Options) -> None:
+    """Raises before anything is timed if a result could not be written."""
+    for option, path in (("--json", options.json), ("--picture", options.picture)):
+        if path is None:
+            continue
+        if not Path(path).parent.is_dir():
+            missing = f"there is no folder {Path(path).parent}."
+            raise OptionValueError(option=option, value=path, problem=missing)
+        if Path(path).is_dir():
+            problem = "it is a folder; name a file."
+            raise OptionValueError(option=option, value=path, problem=problem)
+    if options.picture is not None and Path(options.picture).suffix.lower() != ".png":
+        problem = "name a PNG, such as bench.png."
+        raise OptionValueError(option="--picture", value=options.picture, problem=problem)
+    if options.picture is not None and importlib.util.find_spec("matplotlib") is None:
+        missing = "matplotlib is not installed. Run `pip install matplotlib`."
+        raise OptionValueError(option="--picture", value=options.picture, problem=missing)
 
 
 def _peers(text: str) -> tuple[str, ...]:

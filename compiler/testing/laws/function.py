@@ -39,7 +39,7 @@ def total(case: Case) -> Iterator[Failure]:
 def reads_outside(case: Case) -> Iterator[Failure]:
     """Captured tensors that are read outside their bounds, where kernels clamp the index."""
     shape = case.shape
-    sizes = {
+    sizes: dict[str, Any] = {
         "B": shape.n_batch,
         "H": shape.n_heads,
         "Q_LEN": shape.n_queries,
