@@ -12,6 +12,7 @@ from cpu_kernels import load, program_of, run, spec_of
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from attnc.runtime import cpu
 from attnc.runtime.isa import ISA_FLAGS, runnable_isas
 from attnc.runtime.reference import reference_attention
 from attnc.testing import (
@@ -60,6 +61,7 @@ def test_tiles_of_amx_equal_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code around AMX's tile instructions, these in plain C++: it runs where there is no AMX."""
     flags = (*ISA_FLAGS["avx512_bf16"], "-DATTNC_EMULATE_AMX")
     monkeypatch.setitem(ISA_FLAGS, "amx", flags)
+    monkeypatch.setattr(cpu, "runnable_isas", lambda: ("amx", *runnable_isas()))
 
     @settings(max_examples=2, phases=PHASES)
     @given(cases(30, ("bfloat16",)))
@@ -74,6 +76,7 @@ def test_masks_with_narrow_blocks_equal_the_oracle_for_amx(monkeypatch: pytest.M
     """Blocks of 16 keys leave tiles that are narrower than what AMX multiplies at the least."""
     flags = (*ISA_FLAGS["avx512_bf16"], "-DATTNC_EMULATE_AMX")
     monkeypatch.setitem(ISA_FLAGS, "amx", flags)
+    monkeypatch.setattr(cpu, "runnable_isas", lambda: ("amx", *runnable_isas()))
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
         return q_idx >= kv_idx

@@ -98,7 +98,9 @@ def _owner(plan: Plan, slot: int, accumulations: Sequence[Accumulation]) -> Owne
 
 
 def _first_common(dimensions: Sequence[tuple[int, ...]]) -> int:
-    return min(set.intersection(*(set(found) for found in dimensions)), default=-1)
+    """-1 without one, as where nothing flows to the tensor."""
+    first, *others = dimensions or ((),)
+    return min(set(first).intersection(*others), default=-1)
 
 
 def _accumulation(plan: Plan, accumulation: Accumulation) -> AccumulationText:

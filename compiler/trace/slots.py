@@ -93,7 +93,7 @@ class SlotTable:
             stored = f"dtype {tensor.dtype} and layout {tensor.layout}"
             raise _unreadable(stored, "Convert it with .to_dense().")
         load_dtype(tensor.dtype)
-        if type(tensor) in _PLAIN and tensor.is_cpu and _is_freed(tensor):
+        if is_freed(tensor):
             raise FreedStorageError(name="a captured tensor", shape=list(tensor.shape))
         # A view may negate when it is read, as z.conj().imag; dynamo does not know the question.
         if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
@@ -111,8 +111,10 @@ class SlotTable:
         self.types.clear()
 
 
-def _is_freed(tensor: torch.Tensor) -> bool:
+def is_freed(tensor: torch.Tensor) -> bool:
     """Whether a tensor with elements has no memory; to read it would end the process."""
+    if type(tensor) not in _PLAIN or not tensor.is_cpu:
+        return False
     if torch.compiler.is_dynamo_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
         tensor
     ):
