@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -13,9 +14,11 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 def make_private(root: Path) -> None:
     """Makes ``root`` and what is missing above it, for the user alone whatever the umask is."""
-    for parent in reversed(root.parents):
-        parent.mkdir(mode=0o700, exist_ok=True)
-    root.mkdir(mode=0o700, exist_ok=True)
+    for folder in (*reversed(root.parents), root):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+        except FileExistsError:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder) from None
 
 
 def is_private_folder(path: Path) -> bool:
