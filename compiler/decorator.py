@@ -182,13 +182,25 @@ class Kernel:
         return Inspection.of(self).ir()
 
     def explain(self, *, shape: tuple[int, int, int, int, int] = (1, 1, 1024, 1024, 64)) -> str:
-        """What attnc understood and decided, for (B, H, n_queries, n_keys, head_dim)."""
+        """What attnc understood and decided: all stages before the kernel, as text.
+
+        Args:
+            shape: (B, H, n_queries, n_keys, head_dim).
+        """
         from attnc.stages import Inspection
 
         return Inspection.of(self, shape=shape).explain()
 
     def source(self, target: str = "cpu") -> str:
-        """The generated kernel: C++ for "cpu"; Triton for "triton", "sm_90" and other GPUs."""
+        """The generated kernel, C++ or Triton.
+
+        Args:
+            target: "cpu" gives C++ for this machine; "triton", "sm_80", "sm_90", "sm_100" and
+                "gfx942" give Triton.
+
+        Raises:
+            InspectionOptionError: No such target.
+        """
         from attnc.stages import Inspection
 
         return Inspection.of(self, target=target).source()
@@ -203,7 +215,11 @@ class Kernel:
         measure: bool = False,
         stages: Collection[str] | None = None,
     ) -> Path:
-        """Writes one HTML page about the kernel: mask, stages, cost; see ``attnc.report.write``."""
+        """Writes one HTML page about the kernel: mask, stages, cost; gives its path.
+
+        ``path``, ``shape``, ``target``, ``dtype``, ``measure``, ``stages`` and errors are those of
+        ``attnc.report.write``.
+        """
         from attnc.report import write
 
         return write(
@@ -219,7 +235,11 @@ class Kernel:
         H: int | None = None,
         BLOCK_SIZE: int | tuple[int, int] = 128,
     ) -> Analysis:
-        """The tiles of the mask at these lengths; see ``attnc.analyze``."""
+        """The tiles of the mask; all are FULL for a score without one.
+
+        ``Q_LEN``, ``KV_LEN``, ``B``, ``H``, ``BLOCK_SIZE`` and errors are those of
+        ``attnc.analyze``.
+        """
         from attnc.analysis import analyze
         from attnc.mods import noop_mask
 

@@ -128,7 +128,8 @@ def _takes_any_number(mod: Mod) -> bool:
 
 
 def noop_mask(batch: Any, head: Any, token_q: Any, token_kv: Any) -> Any:
-    """Every key is visible to every query."""
+    """Every key is visible to every query: a mask_mod that is True at any (``batch``, ``head``,
+    ``token_q``, ``token_kv``)."""
     return batch.new_ones((), dtype=torch.bool)
 
 

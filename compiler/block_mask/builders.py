@@ -154,7 +154,17 @@ def create_mask(
 ) -> torch.Tensor:
     """Dense (B or 1, H or 1, Q_LEN, KV_LEN) bool: where a mask_mod holds.
 
-    For a score_mod, where it does not turn a score of 0 into -inf.
+    Args:
+        mod_fn: mask_mod; or a score_mod, which hides the pairs where it makes -inf of a score of 0.
+        B: Batches, or None for one that stands for all.
+        H: Query heads, or None for one that stands for all.
+        Q_LEN: Number of queries.
+        KV_LEN: Number of keys.
+        device: Of the result, as in ``create_block_mask``.
+
+    Raises:
+        TraceError: The function does something a kernel cannot do.
+        BlockMaskArgumentError: A length or number is none.
     """
     create = _dense_outside_of_graphs if torch.compiler.is_dynamo_compiling() else _dense
     return create(mod_fn, B, H, Q_LEN, KV_LEN, device)

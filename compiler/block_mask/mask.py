@@ -136,7 +136,13 @@ class BlockMask(BlockStorage):
     ) -> Self:
         """A block mask whose lists are made when they are asked for.
 
-        ``expr`` is the whole mask if it reads no tensor, else None.
+        Args:
+            table: The runs of tiles of one class, per row of tiles.
+            mask_mod: What holds inside partial blocks.
+            expr: The whole mask if it reads no tensor, else None.
+            device: Where the lists are put.
+            batch_shape: Axes before the blocks, as (B, H).
+            separate_full_blocks: Tell full blocks from partial ones in the lists.
         """
         block_mask = cls.__new__(cls)
         block_mask._hold_table(table, device, separate=separate_full_blocks)
@@ -345,7 +351,14 @@ class BlockMask(BlockStorage):
         return part
 
     def add_write_order(self, *, descending: bool) -> None:
-        """Sets ``dq_write_order`` and ``dq_write_order_full``."""
+        """Sets ``dq_write_order`` and ``dq_write_order_full``.
+
+        Args:
+            descending: The last block of keys comes first.
+
+        Raises:
+            BlockMaskArgumentError: There are no q lists.
+        """
         if self.q_num_blocks is None or self.q_indices is None:
             raise BlockMaskArgumentError(problem="a dq_write_order needs the q lists")
         full_q: Pair | None = None

@@ -29,7 +29,12 @@ LITERAL_SIZE = 64
 
 @dataclass(frozen=True)
 class Exported:
-    """A module, and the captured tensors that belong into a file beside it, by name."""
+    """A module that stands alone.
+
+    Attributes:
+        text: Its source.
+        tensors: Captured tensors that belong into a file beside it, by name.
+    """
 
     text: str
     tensors: dict[str, torch.Tensor]

@@ -95,6 +95,7 @@ class Request:
 
     @property
     def value_width(self) -> int:
+        """Width of v and out."""
         return self.head_dim if self.value_dim is None else self.value_dim
 
     @cached_property
@@ -140,7 +141,8 @@ class Request:
         return slots_of(*read) if read else ()
 
     def names(self, reserved: Iterable[str]) -> dict[int, str]:
-        """What the module calls captured tensors, by slot: as the user does, where that can be."""
+        """What the module calls captured tensors, by slot: as the user does, where that can be,
+        but none of ``reserved``."""
         known = captured_names([self.mask, self.score], self.program.tensors)
         return argument_names({slot: known.get(slot, "") for slot in self.slots}, reserved)
 

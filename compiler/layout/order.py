@@ -79,13 +79,20 @@ class Layout:
         return score_of_places
 
     def arrange(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, H, n_tokens, ...) of tokens as (B, H, n_tokens, ...) of places; gradients flow."""
+        """``x`` of tokens as the same of places; gradients flow.
+
+        Args:
+            x: (B, H, n_tokens, ...), any dtype.
+
+        Raises:
+            LayoutArgumentError: It is no such tensor.
+        """
         self._require_tokens(x)
         order, places = self._on(x.device)
         return _reordered(x, order, places)
 
     def restore(self, x: torch.Tensor) -> torch.Tensor:
-        """The inverse of ``arrange``."""
+        """``x`` of places as the same of tokens: the inverse of ``arrange``, with its errors."""
         self._require_tokens(x)
         order, places = self._on(x.device)
         return _reordered(x, places, order)

@@ -34,7 +34,14 @@ _FINALISTS = 8
 
 @dataclass(frozen=True)
 class Candidate:
-    """One order, and the tiles that a mask has in it."""
+    """One order, and the tiles that a mask has in it.
+
+    Attributes:
+        layout: The order.
+        n_tiles: All tiles, over the batches and heads that were asked about.
+        n_visited: Those with a visible pair.
+        n_full: Those without a hidden pair.
+    """
 
     layout: Layout
     n_tiles: int

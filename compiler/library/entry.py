@@ -38,6 +38,7 @@ class Entry:
 
     @property
     def name(self) -> str:
+        """As it is called in ``attnc.library``."""
         return self.factory.__name__
 
     @property

@@ -30,6 +30,10 @@ def alibi_slopes(n_heads: int, device: torch.device | str | None = None) -> torc
     For a power of two, ``2 ** (-8 * (h + 1) / n_heads)``; otherwise those of the next lower power
     and then every other one of the next higher.
 
+    Args:
+        n_heads: Number of query heads.
+        device: Of the result.
+
     Source: Press et al. 2021, arXiv:2108.12409, and its released code.
     """
     require_sizes("alibi_slopes", most=_MAX_HEADS, n_heads=n_heads)

@@ -82,7 +82,13 @@ def dilated_window(left: int, right: int = 0, *, dilation: int) -> Mod:
     source="Longformer, arXiv:2004.05150; BigBird, arXiv:2007.14062 (without its random keys)",
 )
 def global_window(n_global: int, left: int, right: int) -> Mod:
-    """A sliding window; the first ``n_global`` tokens see all and are seen by all."""
+    """A sliding window; the first ``n_global`` tokens see all and are seen by all.
+
+    Args:
+        n_global: In tokens.
+        left: Keys seen before the query.
+        right: Keys seen after the query.
+    """
     require_sizes("global_window", 0, n_global=n_global, left=left, right=right)
 
     def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:

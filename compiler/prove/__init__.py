@@ -72,7 +72,14 @@ def causal(
     KV_LEN: int | None = None,
     budget: int = BUDGET,
 ) -> Proof:
-    """No query sees a later key: every visible pair has ``kv_idx <= q_idx``."""
+    """No query sees a later key: every visible pair has ``kv_idx <= q_idx``.
+
+    Args:
+        mask: mask_mod, Kernel or BlockMask.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
+    """
     question = Question("causal", Lengths(B, H, Q_LEN, KV_LEN, budget))
     expr = question.mask(mask)
     domain = question.domain()
@@ -92,6 +99,12 @@ def rows_nonempty(
     """Every query sees at least one key.
 
     A counterexample is a query that sees none, ``(b, h, q_idx, None)``: its output is 0.
+
+    Args:
+        mask: mask_mod, Kernel or BlockMask.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
     """
     question = Question("rows_nonempty", Lengths(B, H, Q_LEN, KV_LEN, budget))
     expr = question.mask(mask)
@@ -112,7 +125,15 @@ def implies(
     KV_LEN: int | None = None,
     budget: int = BUDGET,
 ) -> Proof:
-    """Every pair visible in ``mask`` is visible in ``other``."""
+    """Every pair visible in ``mask`` is visible in ``other``.
+
+    Args:
+        mask: mask_mod, Kernel or BlockMask.
+        other: As ``mask``.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
+    """
     question = Question("implies", Lengths(B, H, Q_LEN, KV_LEN, budget))
     first, second = question.mask(mask), question.mask(other, "other")
     domain = question.domain()
@@ -130,7 +151,15 @@ def equal(
     KV_LEN: int | None = None,
     budget: int = BUDGET,
 ) -> Proof:
-    """The same pairs are visible in ``mask`` and ``other``."""
+    """The same pairs are visible in ``mask`` and ``other``.
+
+    Args:
+        mask: mask_mod, Kernel or BlockMask.
+        other: As ``mask``.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
+    """
     question = Question("equal", Lengths(B, H, Q_LEN, KV_LEN, budget))
     first, second = question.mask(mask), question.mask(other, "other")
     domain = question.domain()
@@ -153,6 +182,12 @@ def symmetric(
     budget: int = BUDGET,
 ) -> Proof:
     """A query at i sees a key at j exactly if one at j sees a key at i.
+
+    Args:
+        mask: mask_mod, Kernel or BlockMask.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
 
     Raises:
         ProofArgumentError: ``Q_LEN`` and ``KV_LEN`` differ.
@@ -191,10 +226,12 @@ def monotone(
     ``q_idx + 1`` does not. The causal mask is monotone, a sliding window is not.
 
     Args:
-        mask: The mask.
+        mask: mask_mod, Kernel or BlockMask.
         longer: The mask of a longer context, where masks are made for a length: then every pair
             visible in ``mask``, at these lengths, must be visible in ``longer``.
-        B, H, Q_LEN, KV_LEN, budget: See the module.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
     """
     if longer is not None:
         return implies(mask, longer, B=B, H=H, Q_LEN=Q_LEN, KV_LEN=KV_LEN, budget=budget)
@@ -232,7 +269,9 @@ def in_bounds(
         where: Only pairs visible in this mask count; all, if left out.
         allow_negative: Whether indices from -size to -1 are meant to count from the end. A negative
             number that is written as such always is.
-        B, H, Q_LEN, KV_LEN, budget: See the module.
+        B, H: Batches and query heads, 1 each if left out; a BlockMask knows its own.
+        Q_LEN, KV_LEN: Numbers of queries and keys; as many keys as queries if left out.
+        budget: Pairs that may be evaluated; a box of indices counts as 16.
     """
     question = Question("in_bounds", Lengths(B, H, Q_LEN, KV_LEN, budget))
     exprs = question.mods(mod)

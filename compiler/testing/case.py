@@ -31,8 +31,14 @@ Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a kernel gave: ``gradients`` are those of ``Case.differentiated``, or none;
-    ``max_scores`` where ``Case.wants_max``."""
+    """What a kernel gave.
+
+    Attributes:
+        out: (B, Hq, n_queries, value_dim), in the dtype of q.
+        lse: (B, Hq, n_queries), natural logarithm.
+        gradients: Of ``Case.differentiated``, in that order; none where no pass was asked for.
+        max_scores: (B, Hq, n_queries), where ``Case.wants_max``.
+    """
 
     out: torch.Tensor
     lse: torch.Tensor
@@ -46,6 +52,9 @@ class Case:
     Attributes:
         subject: What is checked.
         recipe: How the input was made.
+
+    Laws are given one. ``ahead`` builds kernels of several cases at once, ``is_padded`` says that
+    keys are hidden beyond a length.
     """
 
     def __init__(
@@ -63,11 +72,12 @@ class Case:
         self._outcomes: dict[str, Outcome] = {}
 
     def at(self, recipe: InputsRecipe) -> Case:
-        """The same functions at another input."""
+        """The same functions at another input, which ``recipe`` makes."""
         return Case(self.subject, recipe, self._ahead, is_padded=self._is_padded)
 
     @property
     def shape(self) -> Shape:
+        """Sizes of q, k and v."""
         return self.recipe.shape
 
     @property
@@ -78,6 +88,7 @@ class Case:
 
     @property
     def backends(self) -> tuple[str, ...]:
+        """Names for ``outcome``."""
         return self.subject.backends
 
     @property
@@ -103,6 +114,7 @@ class Case:
 
     @property
     def scale(self) -> float:
+        """Factor of q . k."""
         given = self.subject.scale
         return 1.0 / math.sqrt(self.shape.head_dim) if given is None else given
 
@@ -114,6 +126,7 @@ class Case:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of q, k and v."""
         return self.inputs[0].dtype
 
     @property
@@ -207,7 +220,13 @@ class Case:
     def run(
         self, backend: str, inputs: Tensors | None = None, cotangents: Sequence[torch.Tensor] = ()
     ) -> Outcome:
-        """Runs the kernel of ``backend`` anew, on ``inputs`` in place of the case's own."""
+        """Runs the kernel of ``backend`` anew.
+
+        Args:
+            backend: One of ``backends``.
+            inputs: q, k, v; the case's own if None.
+            cotangents: Gradients of out and lse; the case's own if empty.
+        """
         q, k, v = (x.detach() for x in inputs or self.inputs)
         if backend == "cpu" and self._ahead is not None:
             self._ahead.require(self, self._is_padded)

@@ -34,7 +34,17 @@ def expected_gradients(
     grad_lse: torch.Tensor | None,
     scale: float | None = None,
 ) -> Expected:
-    """By autograd through dense attention in float64; ``captured`` are float64 and require grad."""
+    """Gradients by autograd through dense attention in float64.
+
+    Args:
+        inputs: q, k, v.
+        mask: mask_mod.
+        score: score_mod, which reads ``captured``.
+        captured: float64, requiring gradients.
+        grad_out: (B, Hq, n_queries, value_dim), the gradient of out.
+        grad_lse: (B, Hq, n_queries), the gradient of lse, or None.
+        scale: Factor of q . k; 1 / sqrt(head_dim) if None.
+    """
     with number_dtype(inputs[0].dtype):
         return _expected(inputs, mask, score, captured, grad_out, grad_lse, scale)
 
@@ -145,11 +155,20 @@ def assert_gradients_close(
 ) -> None:
     """Passes if each gradient is as near to its oracle as rounding allows.
 
-    ``is_single`` says that a score is computed in float32 even for float64 inputs, as what it
-    makes of captured float32 is.
-
     Errors are measured by the sum of absolute values of what is added up: one rounding to
     ``dtype`` of each of these, and relative errors of weights, which are those of scores.
+
+    Args:
+        names: What each gradient is of, for the message.
+        found: The gradients of the kernel.
+        expected: What ``expected_gradients`` gave.
+        dtype: Of q, k and v.
+        head_dim: Width of q and k.
+        is_single: A score is computed in float32 even for float64 inputs, as what it makes of
+            captured float32 is.
+
+    Raises:
+        AssertionError: with the name and size of the largest difference.
     """
     unit = 2.0**-53 if dtype is torch.float64 and not is_single else 2.0**-24
     storage = torch.finfo(dtype).eps

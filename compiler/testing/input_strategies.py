@@ -18,7 +18,7 @@ def shapes(draw: st.DrawFn, *, limits: Limits | None = None, min_length: int = 0
     """Small shapes, inconvenient ones among them.
 
     Lengths 0, 1, 127, 129, head sizes 1, 3, 80, values of another size than keys, grouped
-    queries, one batch of keys for all.
+    queries, one batch of keys for all; ``min_length`` tokens at least, all below ``limits``.
     """
     bounds = limits or Limits()
     lengths = [n for n in _LENGTHS if min_length <= n <= bounds.length] or [min_length]
@@ -47,7 +47,12 @@ def inputs(
     layouts: Sequence[Layout] = _LAYOUTS,
     magnitudes: Sequence[float] = (1.0, 1.0, 1.0, 30.0),
 ) -> InputsRecipe:
-    """Recipes of q, k, v of ``shape`` (any of ``shapes()`` if None)."""
+    """Recipes of q, k, v.
+
+    Args:
+        shape: Their sizes; any of ``shapes()`` if None.
+        dtypes, layouts, magnitudes: What is drawn from for these fields of ``InputsRecipe``.
+    """
     return InputsRecipe(
         shape=draw(shapes()) if shape is None else shape,
         dtype=draw(st.sampled_from(list(dtypes))),

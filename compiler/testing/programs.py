@@ -272,7 +272,7 @@ def masks(draw: st.DrawFn, *, max_depth: int = 3, limits: Limits | None = None) 
     """Recipes of mask_mods: those people use, combinations of them, and random typed programs.
 
     They may be called with coordinates below ``limits`` (see ``Limits`` for the defaults), which
-    are also those of ``shapes()``.
+    are also those of ``shapes()``. ``max_depth`` bounds how deep expressions are nested.
     """
     writer = _Writer(draw, limits or Limits())
     source = writer.condition(draw(st.integers(0, max_depth)))
@@ -284,7 +284,7 @@ def score_mods(draw: st.DrawFn, *, max_depth: int = 3, limits: Limits | None = N
     """Recipes of score_mods: biases, softcap, decay, choices, some that give -inf to some pairs.
 
     Values stay within float32's comfortable range for scores of ordinary size. About one in ten
-    never reads the score.
+    never reads the score. ``max_depth`` and ``limits`` as in ``masks``.
     """
     writer = _Writer(draw, limits or Limits())
     if draw(st.integers(0, 9)) == 9:

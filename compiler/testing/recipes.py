@@ -19,12 +19,12 @@ Contents = Literal["sorted", "random"]
 
 @dataclass(frozen=True)
 class TensorRecipe:
-    """A captured tensor of ``shape``.
+    """A captured tensor of ``shape``; ``dtype`` is the name of torch's, ``seed`` chooses the numbers.
 
     Integers lie in ``[low, high)``, floats are multiples of 1/16 there, bools are random. With
     ``contents="sorted"`` they ascend along the last dimension, as document ids do.
 
-    Layouts: ``transposed`` stores the dimensions in reverse order, ``sliced`` takes every second
+    ``layout``: ``transposed`` stores the dimensions in reverse order, ``sliced`` takes every second
     element of a larger tensor from an offset, ``expanded`` repeats the first entry along the
     first dimension with stride 0.
     """
@@ -106,7 +106,13 @@ def _function(source: str, tensors: tuple[TensorRecipe, ...]) -> Callable[..., A
 
 @dataclass(frozen=True)
 class Limits:
-    """Coordinates that a program must bear: all below these."""
+    """Coordinates that a function must bear: all below these.
+
+    Attributes:
+        n_batch: For b.
+        n_heads: For h.
+        length: For q_idx and kv_idx, in tokens.
+    """
 
     n_batch: int = 2
     n_heads: int = 6
@@ -115,7 +121,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of one attention; names as in ``attnc.attention``."""
+    """Sizes of one attention.
+
+    Attributes:
+        n_batch, n_heads, n_queries, head_dim: The axes of q.
+        n_kv_batch, n_kv_heads, n_keys, head_dim: Those of k.
+        value_dim: The last axis of v, and of out.
+    """
 
     n_batch: int = 1
     n_heads: int = 1
@@ -128,6 +140,7 @@ class Shape:
 
     @property
     def enable_gqa(self) -> bool:
+        """Whether heads of k and v serve groups of query heads."""
         return self.n_kv_heads != self.n_heads
 
 
@@ -135,8 +148,9 @@ class Shape:
 class InputsRecipe:
     """Normally distributed q, k, v; ``magnitude`` multiplies q, so 100 gives huge scores.
 
-    Layouts as for ``TensorRecipe``; ``transposed`` is (batch, length, heads, head_dim) in memory,
-    as projections leave them.
+    ``dtype`` is the name of torch's, ``layout`` as for ``TensorRecipe``: ``transposed`` is (batch,
+    length, heads, head_dim) in memory, as projections leave them. ``shape`` is a ``Shape``; ``seed``
+    chooses the numbers.
     """
 
     shape: Shape

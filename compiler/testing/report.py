@@ -7,7 +7,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Examined:
-    """The name of a law, at how many inputs it was examined, or how it was proved."""
+    """How a law was examined.
+
+    Attributes:
+        law: Its name.
+        n_examples: Inputs at which it was.
+        proof: How it was proved for all inputs at once, or empty.
+        is_broken: Whether it does not hold.
+    """
 
     law: str
     n_examples: int = 0
@@ -15,6 +22,7 @@ class Examined:
     is_broken: bool = False
 
     def once_more(self) -> Examined:
+        """The same with one more input."""
         return replace(self, n_examples=self.n_examples + 1)
 
     def __str__(self) -> str:
@@ -29,7 +37,14 @@ class Examined:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a ``check`` has examined; ``table()`` lists the laws."""
+    """What a ``check`` has examined; ``table()`` lists the laws.
+
+    Attributes:
+        name: Of the function.
+        n_examples: Random inputs.
+        backends: Whose kernels ran.
+        laws: What was examined, in order.
+    """
 
     name: str
     n_examples: int

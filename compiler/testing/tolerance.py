@@ -12,7 +12,7 @@ from attnc.runtime.reference import ReferenceResult
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest absolute error of ``out`` and ``lse`` (beside one part in ``relative``)."""
+    """Largest absolute error of ``out`` and ``lse``, to which ``relative`` times the value is added."""
 
     out: float
     lse: float
@@ -68,10 +68,17 @@ def assert_close_to_reference(
     is_single: bool = False,
     max_scores: torch.Tensor | None = None,
 ) -> None:
-    """Passes if ``out``, ``lse`` and ``max_scores`` equal the oracle's within ``tolerance_of`` these arguments.
+    """Passes if ``out``, ``lse`` and ``max_scores`` equal the oracle's, as near as rounding allows.
 
     Rows without a visible key must be exact: out 0 and lse -inf, and no other lse may be -inf.
     NaN and inf must stand where the oracle has them.
+
+    Args:
+        out: (B, Hq, n_queries, value_dim).
+        lse: (B, Hq, n_queries), or None.
+        reference: What the oracle gave: dense attention in float64.
+        dtype, head_dim, n_keys, score_scale, value_scale, is_single: As in ``tolerance_of``.
+        max_scores: (B, Hq, n_queries), or None.
 
     Raises:
         AssertionError: with the place and size of the largest difference.

@@ -43,7 +43,7 @@ class Law:
         name: As users choose it.
         says: The sentence, to follow "it does not hold that"; ``{kernel}`` stands for the kernel.
         broken: Its failures at an input; none where it holds.
-        applies: Whether an input says anything about it; others are not counted as examples.
+        applies: Whether a ``case`` says anything about it; others are not counted as examples.
         proof: Decides it for all inputs within limits at once, where ``attnc.prove`` can.
         is_property: It is what some functions promise, and asked for by name.
         function: A user's own law, as its user wrote it.
@@ -63,7 +63,7 @@ class Law:
         return self.broken.__module__.rpartition(".")[2]
 
     def sentence(self, failure: Failure) -> str:
-        """What does not hold."""
+        """What does not hold, for a ``failure`` of it."""
         return self.says.format(kernel=f"the {failure.backend} kernel")
 
 
@@ -79,7 +79,11 @@ def law(
     proof: Callable[[Subject, Limits], Proof | None] | None = None,
     is_property: bool = False,
 ) -> Callable[[Broken], Broken]:
-    """Enters a generator of failures into ``LAWS``."""
+    """Enters a generator of failures of a ``Case`` into ``LAWS``.
+
+    Args:
+        name, says, applies, proof, is_property: As in ``Law``.
+    """
 
     def enter(broken: Broken) -> Broken:
         assert name not in LAWS, f"two laws are called {name}"
