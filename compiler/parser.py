@@ -216,7 +216,9 @@ def _literal_value(node: ast.expr) -> float | None:
 
 def _constant(value: float, dtype: DType | None) -> Const:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ExpressionSyntaxError(text=str(value)[:100], problem="the number has more than 64 bits")
+        raise ExpressionSyntaxError(
+            text=str(value)[:100], problem="the number has more than 64 bits"
+        )
     if isinstance(value, bool):
         return Const(value, DType.BOOL)
     if isinstance(value, float):

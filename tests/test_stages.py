@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import attnc
+from attnc.analysis.counts import share_text
 from attnc.errors import BlockMaskLengthError, InspectionOptionError
 from attnc.stages import Inspection
 
@@ -215,3 +216,28 @@ def test_impossible_options_are_refused(options: Any) -> None:
 
     with pytest.raises(InspectionOptionError, match=re.escape(repr(value))):
         Inspection.of(causal, **options)
+
+
+def test_operations_that_join_masks_have_no_line_of_attnc() -> None:
+    """What the user wrote is shown by line; what `&` adds is said to be joined."""
+    first = attnc.kernel(lambda b, h, q, kv: q >= kv)
+
+    text = Inspection.of(first & (lambda b, h, q, kv: q - kv < 9)).traced()
+
+    assert "decorator.py" not in text
+    assert "joined by attnc" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0.0%"),
+        (1e-9, "under 0.1%"),
+        (0.5, "50.0%"),
+        (1 - 1e-9, "over 99.9%"),
+        (1.0, "100.0%"),
+    ],
+)
+def test_shares_are_not_all_or_nothing_by_rounding(share: float, text: str) -> None:
+    """100 % means all tiles, 0 % none."""
+    assert share_text(share) == text

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from attnc import checks
-from attnc.analysis.counts import n_pairs_by_kind
+from attnc.analysis.counts import n_pairs_by_kind, share_text
 from attnc.analysis.explain import Predicate, why_of
 from attnc.analysis.given import given_by
 from attnc.analysis.names import captured_names
@@ -40,10 +40,16 @@ _SIZE = f"give a whole number from 0 to {checks.LONGEST}"
 class Analysis:
     """Tile classes of a mask at given lengths, and why they are what they are.
 
-    ``expr`` is the predicate as traced, ``table`` its tile classes; ``n_evaluated`` counts the
-    tiles whose elements had to be evaluated beyond two witnesses. Batches and heads that the
-    mask does not tell apart are counted once. ``names`` are the user's names of captured tensors, by
-    slot number. ``is_given``: the tiles are those of a BlockMask, ``expr`` is its mask_mod.
+    Batches and heads that the mask does not tell apart are counted once. Tiles have the numbers
+    ``q_block`` and ``kv_block``, from 0, of the batch ``b`` and the head ``h``.
+
+    Attributes:
+        expr: The predicate as traced; of a BlockMask its mask_mod.
+        table: The runs of tiles of one class, per row of tiles.
+        n_evaluated: Tiles whose elements had to be evaluated beyond two witnesses.
+        locations: The user's line that each expression comes from.
+        names: The user's names of captured tensors, by slot number.
+        is_given: The tiles are those that a BlockMask lists.
     """
 
     expr: Expr
@@ -57,14 +63,17 @@ class Analysis:
 
     @property
     def n_empty(self) -> int:
+        """Tiles without a visible pair."""
         return self.table.n_empty
 
     @property
     def n_partial(self) -> int:
+        """Tiles with visible and hidden pairs."""
         return self.table.n_partial
 
     @property
     def n_full(self) -> int:
+        """Tiles where every pair is visible."""
         return self.table.n_full
 
     @property
@@ -98,7 +107,7 @@ class Analysis:
         return Predicate(self.expr, self.locations, self.names)
 
     def kind(self, q_block: int, kv_block: int, b: int = 0, h: int = 0) -> Kind:
-        """Class of one tile.
+        """Class of the tile (``q_block``, ``kv_block``) of batch ``b`` and head ``h``.
 
         Raises:
             AnalysisArgumentError: There is no such tile.
@@ -116,6 +125,8 @@ class Analysis:
     def why(self, q_block: int, kv_block: int, b: int = 0, h: int = 0) -> Why:
         """What makes a tile EMPTY, PARTIAL or FULL; print it.
 
+        Arguments are those of ``kind``: ``q_block``, ``kv_block``, ``b``, ``h``.
+
         Raises:
             AnalysisArgumentError: There is no such tile.
         """
@@ -127,6 +138,8 @@ class Analysis:
         self, tiles: Iterable[tuple[int, int]], b: int = 0, h: int = 0
     ) -> Iterator[tuple[tuple[int, int], Why]]:
         """Each of ``tiles``, (q_block, kv_block), with its ``why``; neighbours in a row are quick.
+
+        All are of batch ``b`` and head ``h``.
 
         Raises:
             AnalysisArgumentError: There is no such tile.
@@ -193,7 +206,7 @@ class Analysis:
         )
 
     def picture(self, width: int = 64, b: int = 0, h: int = 0, *, height: int | None = None) -> str:
-        """The tiles of one batch and head: ``█`` FULL, ``▒`` PARTIAL, ``·`` EMPTY.
+        """The tiles of batch ``b`` and head ``h``: ``█`` FULL, ``▒`` PARTIAL, ``·`` EMPTY.
 
         Rows are blocks of queries. At most ``width`` characters per row and ``height`` rows
         (``width`` if None); where there are more tiles a character stands for a rectangle of them,
@@ -202,7 +215,11 @@ class Analysis:
         return str(self.drawn(width, width if height is None else height, b, h))
 
     def drawn(self, width: int, height: int, b: int = 0, h: int = 0) -> Picture:
-        """The lines of ``picture``, and its scale."""
+        """The lines of ``picture``, and its scale; ``width``, ``height``, ``b``, ``h`` as there.
+
+        Raises:
+            AnalysisArgumentError: There is no such batch or head, or a size is not positive.
+        """
         for name, size in (("width", width), ("height", height)):
             if checks.size(size, least=1) is None:
                 raise AnalysisArgumentError(name=name, value=size, problem="it must be positive")
@@ -219,7 +236,7 @@ class Analysis:
             ),
             (
                 f"{self.n_full} FULL, {self.n_partial} PARTIAL, {self.n_empty} EMPTY "
-                f"({self.sparsity:.1%}); {self.n_evaluated} evaluated by element"
+                f"({share_text(self.sparsity)}); {self.n_evaluated} evaluated by element"
             ),
         ]
         return "\n".join(lines)

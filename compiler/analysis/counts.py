@@ -24,3 +24,11 @@ def n_pairs_by_kind(table: RunTable) -> tuple[int, int]:
     pairs = pairs_of_runs(table)
     is_full = table.kinds == Kind.FULL
     return int(pairs[is_full].sum()), int(pairs[~is_full].sum())
+
+
+def share_text(share: float) -> str:
+    """A share from 0 to 1 in percent; what is not all or nothing does not look so."""
+    text = f"{share:.1%}"
+    if share < 1 and text == "100.0%":
+        return "over 99.9%"
+    return "under 0.1%" if share > 0 and text == "0.0%" else text

@@ -32,7 +32,7 @@ def source_at(path: Path, revision: str) -> str:
     command = [git, "-C", str(path.parent), "show", f"{revision}:./{path.name}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        said = done.stderr.strip().partition("\n")[0].removeprefix("fatal: ")
+        said = done.stderr.strip().partition("\n")[0].removeprefix("fatal: ").rstrip(".")
         raise TargetRevisionError(target=target, problem=f"git says: {said}")
     return done.stdout
 

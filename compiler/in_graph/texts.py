@@ -29,7 +29,6 @@ from attnc.trace import SlotTable, trace_mask
 from attnc.trace.slots import INT32_MAX, INT32_MIN
 from attnc.trace.symbols import Symbol
 
-
 #: Dtypes of the arrays of a ``RunTable``.
 _OF_RUNS = (torch.int64, torch.int32, torch.int32, torch.int8)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from attnc.analysis import Analysis, Picture
+from attnc.analysis.counts import share_text
 from attnc.evaluate import evaluate
 from attnc.ir import TRUE, Expr, Gather, Index, walk
 from attnc.mods import Kind
@@ -52,7 +53,7 @@ class Tiles:
         found = self.analysis
         return (
             f"{found.n_full:,} full, {found.n_partial:,} partial, {found.n_empty:,} empty of "
-            f"{found.table.n_tiles:,} tiles, {found.flops_saved:.1%} of the work saved"
+            f"{found.table.n_tiles:,} tiles, {share_text(found.flops_saved)} of the work saved"
         )
 
 

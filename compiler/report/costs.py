@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from attnc.analysis.counts import share_text
 from attnc.cost import Cost
 from attnc.stages.texts import scaled, time_text
 
@@ -44,7 +45,7 @@ def _row(name: str, cost: Cost) -> CostRow:
     speedup = None if cost.speedup is None else f"{cost.speedup:.2f}x"
     cells = (
         f"{cost.n_visited:,}",
-        f"{cost.skipped:.1%}",
+        share_text(cost.skipped),
         scaled(cost.flops),
         scaled(cost.n_bytes),
         f"{cost.intensity:.1f}",

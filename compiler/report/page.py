@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 import attnc
 from attnc.analysis import Analysis
+from attnc.analysis.counts import share_text
 from attnc.pictures import colours
 from attnc.report.costs import CostRow, cost_rows
 from attnc.report.highlight import highlighted
@@ -119,7 +120,13 @@ def page_of(
     stages: Collection[str] | None = None,
     passes: Pass = "all",
 ) -> str:
-    """The page as text; ``inspection`` is of ``mod``. ``passes`` as of stages, others see ``write``."""
+    """The page that ``write`` writes, as text.
+
+    Args:
+        mod: Kernel, mask_mod or score_mod.
+        inspection: Of ``mod``, with shape, target and dtype.
+        measure, stages, passes: As in ``write``.
+    """
     costs = inspection.costs(measure=measure)
     forward = costs["forward"]
     analysis = inspection.analysis((forward.block_m, forward.block_n))
@@ -174,7 +181,7 @@ def _sources(mod: Any, inspection: Inspection) -> Iterator[ShownSource]:
 def _numbers(analysis: Analysis, costs: tuple[CostRow, ...]) -> Iterator[Fact]:
     table = analysis.table
     n_visited = analysis.n_full + analysis.n_partial
-    yield Fact("work saved", f"{analysis.flops_saved:.1%}", "of all pairs of query and key")
+    yield Fact("work saved", share_text(analysis.flops_saved), "of all pairs of query and key")
     yield Fact("tiles visited", f"{n_visited:,}", f"of {table.n_tiles:,}")
     yield Fact("need the mask", f"{analysis.n_partial:,}", "PARTIAL; FULL ones do without")
     for cost in costs:

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from attnc import decorator, mods
 from attnc.analysis import LEGEND, Analysis
+from attnc.analysis.counts import share_text
 from attnc.derivative import Derivative, Scatter
 from attnc.ir import TRUE, Expr, Gather, Leaf, Level, Ref, walk
 from attnc.lift import Lifted
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from attnc.runtime.disassembly import MachineFunction
 
 _DECLARATION = re.compile(r"\w+: ")
+
+# Where masks are joined for the user.
+_JOINS = (decorator.__file__, mods.__file__)
 
 
 def indented(text: str) -> str:
@@ -49,7 +54,8 @@ def _traced_lines(expr: Expr, locations: Mapping[Expr, Location]) -> Iterator[st
             continue
         location = locations.get(node)
         if location is not None and location != last:
-            yield f"  {location}  {location.source}"
+            is_join = location.file in _JOINS
+            yield "  joined by attnc" if is_join else f"  {location}  {location.source}"
             last = location
         shown = node.rebuild(tuple(names[child] for child in node.children))
         names[node] = Ref(f"v{n_values}", node.dtype, Level.ELEMENT)
@@ -177,7 +183,7 @@ def blocks_text(
             "",
             *counts,
             "",
-            f"{analysis.flops_saved:.1%} of the work of all tiles is saved.",
+            f"{share_text(analysis.flops_saved)} of the work of all tiles is saved.",
             f"Tiles evaluated pair by pair to tell their class: {analysis.n_evaluated}.",
             "",
             "\n\n".join(bounds),
