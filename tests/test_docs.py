@@ -31,6 +31,7 @@ IGNORED_WARNINGS = (
 PUBLIC = (
     "attnc",
     "attnc.errors",
+    "attnc.export",
     "attnc.interchange",
     "attnc.layout",
     "attnc.library",
