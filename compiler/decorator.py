@@ -18,6 +18,7 @@ from attnc.errors import (
     KernelOperatorError,
     WrongModKindError,
 )
+from attnc.errors.base import described
 from attnc.mods import Kind, Mod, mod_kind, mod_name, require_alone, require_kind
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def _role_taken(fn: Mod, kind: Kind, role: str, wanted: Kind) -> WrongModKindErr
 def _shown(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return "a nested tensor" if value.is_nested else f"tensor{tuple(value.shape)}"
-    return mod_name(value) if callable(value) else repr(value)
+    return mod_name(value) if callable(value) else repr(described(value))
 
 
 @overload

@@ -220,12 +220,15 @@ class Analysis:
         Raises:
             AnalysisArgumentError: There is no such batch or head, or a size is not positive.
         """
-        for name, size in (("width", width), ("height", height)):
-            if checks.size(size, least=1) is None:
-                raise AnalysisArgumentError(name=name, value=size, problem="it must be positive")
+        sizes = []
+        for name, value in (("width", width), ("height", height)):
+            size = checks.size(value, least=1)
+            if size is None:
+                raise AnalysisArgumentError(name=name, value=value, problem="it must be positive")
+            sizes.append(size)
         self._check_in_range("b", b, self._geometry.n_batch)
         self._check_in_range("h", h, self._geometry.n_heads)
-        return picture_of(self.table, width, height, b, h)
+        return picture_of(self.table, *sizes, b, h)
 
     def __str__(self) -> str:
         table = self.table

@@ -57,8 +57,8 @@ def check_lists(
 
 
 def check_list(name: str, value: Any) -> None:
-    """Raises BlockMaskArgumentError unless ``value`` can be a list of blocks, or is None."""
-    if value is None:
+    """Raises BlockMaskArgumentError unless ``value`` can be a list of blocks; some may be None."""
+    if value is None and name not in ("kv_num_blocks", "kv_indices"):
         return
     if not isinstance(value, torch.Tensor) or value.dtype not in checks.INTEGERS:
         problem = f"{name} is {described(value)!r}; give a tensor of int32"

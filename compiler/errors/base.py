@@ -59,6 +59,8 @@ def described(value: Any) -> Any:
     """``value``, or ``Words`` for it if it may stand for a mistake that says more than a line."""
     if isinstance(value, int) and value.bit_length() > _MAX_BITS:
         return Words(f"an int of {value.bit_length()} bits")
+    if type(value) in (list, tuple):
+        return type(value)(described(item) for item in value)
     if isinstance(value, (str, bytes, int, float, list, tuple, dict, type(None))):
         return value
     if hasattr(value, "dtype") and hasattr(value, "__array__"):

@@ -83,7 +83,7 @@ def to_dense(
     Raises:
         InterchangeArgumentError: A size is missing or wrong, or ``dtype`` is another one.
     """
-    if dtype != torch.bool and dtype not in _BIAS_DTYPES:
+    if not isinstance(dtype, torch.dtype) or dtype not in (torch.bool, *_BIAS_DTYPES):
         raise wrong("to_dense", "dtype", dtype, "give torch.bool, or a float dtype for a bias")
     if device is not None and checks.device(device) is None:
         raise wrong("to_dense", "device", device, "give a device, such as 'cpu' or 'cuda'")

@@ -219,6 +219,8 @@ def from_order(order: torch.Tensor, name: str = "given order") -> TableLayout:
     if not is_order:
         problem = "it must have each of the numbers 0 to n - 1 once"
         raise LayoutArgumentError(argument="order", value=shown(order), problem=problem)
+    if not isinstance(name, str):
+        raise LayoutArgumentError(argument="name", value=shown(name), problem="give a text")
     return TableLayout(name, len(order), order.to(torch.int32))
 
 

@@ -83,8 +83,9 @@ def transposed(grid: Sizes, axes: Sequence[int]) -> Layout:
         grid: Sizes of the axes, slowest first.
         axes: Which axis is slowest, next, ..., fastest.
     """
-    layout = tiled(grid, 1, _order_of_axes(axes, len(_axes(grid))))
-    return strided(f"axes {', '.join(map(str, axes))}", layout.modes)  # type: ignore[attr-defined]
+    order = _order_of_axes(axes, len(_axes(grid)))
+    layout = tiled(grid, 1, order)
+    return strided(f"axes {', '.join(map(str, order))}", layout.modes)  # type: ignore[attr-defined]
 
 
 def dilated(grid: Sizes, dilation: Sizes) -> Layout:

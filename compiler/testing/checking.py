@@ -149,7 +149,8 @@ class _Search:
     ) -> tuple[Law, Failure] | None:
         case = Case(self.subject, recipe, self.ahead)
         for law in self.laws if laws is None else laws:
-            if self.seen[law.name].proof or not law.applies(case):
+            is_vacuous = law.is_about_kernels and not case.backends
+            if self.seen[law.name].proof or is_vacuous or not law.applies(case):
                 continue
             self.seen[law.name] = self.seen[law.name].once_more()
             for failure in law.broken(case):

@@ -31,7 +31,7 @@ class Examined:
         if self.proof:
             return f"proved ({self.proof})"
         if not self.n_examples:
-            return "not examined: no input was about it"
+            return "not examined: there was nothing to examine"
         return f"{self.n_examples} example{'s' if self.n_examples > 1 else ''}"
 
 

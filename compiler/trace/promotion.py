@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from attnc.errors.base import described
 from attnc.ir import Binary, BinaryOp, Cast, Compare, CompareOp, Const, DType, Expr, Select, Unary
 from attnc.ir import UnaryOp as U
 from attnc.trace.context import Context, refuse
@@ -89,10 +90,13 @@ def _constant(value: Number, kind: DType) -> Expr:
     if kind is BOOL:
         return Const(bool(value), kind)
     if kind.is_float:
-        return Const(float(value), kind)
+        try:
+            return Const(float(value), kind)
+        except OverflowError:
+            raise refuse(f"the integer {described(value)}", "No float is as large.") from None
     bits = 32 if kind is INT32 else 64
     if isinstance(value, int) and not INT64_MIN <= value <= INT64_MAX:
-        raise refuse(f"the integer {value}", BEYOND_64_BITS)
+        raise refuse(f"the integer {described(value)}", BEYOND_64_BITS)
     if isinstance(value, float) and not abs(value) < 2.0 ** (bits - 1):
         return Cast(Const(value, FLOAT64), kind)  # how that converts is up to the kernel
     return Const((int(value) + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1), kind)

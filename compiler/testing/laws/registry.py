@@ -62,6 +62,11 @@ class Law:
         """The module that it stands in."""
         return self.broken.__module__.rpartition(".")[2]
 
+    @property
+    def is_about_kernels(self) -> bool:
+        """Whether it says nothing where no kernel runs."""
+        return "{kernel}" in self.says
+
     def sentence(self, failure: Failure) -> str:
         """What does not hold, for a ``failure`` of it."""
         return self.says.format(kernel=f"the {failure.backend} kernel")
