@@ -192,6 +192,14 @@ def test_check_reports_what_it_did() -> None:
     assert str(report) == "_window: 7 random inputs, kernels of reference: no law broken"
 
 
+def test_without_kernels_no_law_of_kernels_counts_as_examined() -> None:
+    """A table that says "forward: 10 examples" where nothing ran would be a lie."""
+    report = check(_window, properties="equivariant-heads", backends=[], examples=10)
+
+    examined = {each.law for each in report.laws if each.n_examples}
+    assert examined == {"total", "compiled-mask", "tiles", "loop-bounds"}
+
+
 def test_check_keeps_inside_captured_tensors() -> None:
     """Lengths, heads and batches that captured tensors bear are read off the function."""
     document = torch.arange(20) // 6

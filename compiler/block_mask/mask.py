@@ -260,6 +260,8 @@ class BlockMask(BlockStorage):
         if self._lists_follow:
             visited = self.table.to_dense() != Kind.EMPTY
             return self._batched(torch.from_numpy(visited).to(torch.int32))
+        # Lists are assigned one at a time, so that they need fit together only here.
+        check_lists(self.kv_num_blocks, self.kv_indices, *(self.full_kv or (None, None)))
         dense = dense_of_lists(self.kv_num_blocks, self.kv_indices)
         return dense if self.full_kv is None else dense | dense_of_lists(*self.full_kv)
 
