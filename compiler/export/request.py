@@ -24,6 +24,7 @@ from attnc.runtime.gradients import differentiable_slots
 from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target, gpu_of
 
 CPU_TARGETS = ("cpu", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic")
+#: Machines that modules are made for; see ``Request``.
 TARGETS = (*CPU_TARGETS, "triton", *GPU_TARGETS, "interpreter")
 
 #: Queries and keys that exported kernels take at the most.
