@@ -228,7 +228,7 @@ class Analysis:
             sizes.append(size)
         self._check_in_range("b", b, self._geometry.n_batch)
         self._check_in_range("h", h, self._geometry.n_heads)
-        return picture_of(self.table, *sizes, b, h)
+        return picture_of(self.table, sizes[0], sizes[1], b, h)
 
     def __str__(self) -> str:
         table = self.table
