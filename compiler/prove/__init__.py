@@ -12,7 +12,7 @@ the truth on a box of indices costs as much as 16. ``KV_LEN`` is ``Q_LEN`` if le
 True as a condition only where the property is proved, so that
 ``assert attnc.prove.causal(mask, Q_LEN=4096)`` is a test.
 
-All of them raise:
+Raises:
     TraceError: A function does something a kernel cannot do.
     NotAModError, WrongModKindError: An argument is no mask.
     ProofArgumentError: A size is missing or wrong.
