@@ -12,6 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from attnc.runtime.forks import forks_wait as _forks_wait
+
 if TYPE_CHECKING:
     from attnc.analysis import Analysis, analyze
     from attnc.attend import attention
@@ -66,13 +68,12 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Each name is imported when it is first used: `import attnc` costs next to nothing.
     if name in _MODULES:
-        return import_module(f"attnc.{name}")
+        with _forks_wait():
+            return import_module(f"attnc.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'attnc' has no attribute {name!r}")
-    from attnc.runtime.forks import forks_wait
-
-    with forks_wait():
+    with _forks_wait():
         value = getattr(import_module(home), name)
     globals()[name] = value
     return value
