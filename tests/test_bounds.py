@@ -204,7 +204,7 @@ def combined(max_leaves: int) -> st.SearchStrategy[Expr]:
     )
 
 
-@pytest.mark.parametrize("n_examples", [150, pytest.param(4000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_examples", [150, pytest.param(2500, marks=pytest.mark.slow)])
 def test_bounds_are_sound_for_combined_masks(n_examples: int) -> None:
     """Whatever has a closed form skips no visible pair and calls no hidden pair FULL."""
 
