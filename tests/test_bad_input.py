@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+import torch
 from bad_input_calls import CALLS, HOSTILE, KNOWN, MODS, PREAMBLE, STRANGE, Call
 from bad_input_worker import Outcome, Worker
+
+import attnc
+from attnc.errors import FreedStorageError
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,17 @@ def test_errors_of_a_mod_come_through(worker: Worker) -> None:
     """What the user's function raises itself is the user's: it is not dressed up."""
     assert worker.run("attention(Q, K, V, mask=raising)").what == "ZeroDivisionError"
     assert worker.run("attention(Q, K, V, mask=recursing)").what == "RecursionError"
+
+
+def test_captured_memory_that_was_cut_off_is_told() -> None:
+    """Storage that ends before the elements do is not read; a tensor that was resized whole is."""
+    q, bias = torch.randn(1, 1, 64, 16), torch.zeros(64)
+    cut = torch.zeros(64)
+    cut.untyped_storage().resize_(64)
+
+    with pytest.raises(FreedStorageError, match="a captured tensor has the shape"):
+        attnc.attention(q, q, q, score=lambda score, b, h, q_idx, kv_idx: score + cut[kv_idx])
+
+    bias.resize_(128).zero_()
+    out = attnc.attention(q, q, q, score=lambda score, b, h, q_idx, kv_idx: score + bias[kv_idx])
+    torch.testing.assert_close(out, attnc.attention(q, q, q))

@@ -112,14 +112,19 @@ class SlotTable:
 
 
 def is_freed(tensor: torch.Tensor) -> bool:
-    """Whether a tensor with elements has no memory; to read it would end the process."""
+    """Whether a tensor's memory ends before its elements do; to read it could end the process."""
     if type(tensor) not in _PLAIN or not tensor.is_cpu:
         return False
     if torch.compiler.is_dynamo_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
         tensor
     ):
         return False
-    return not tensor.data_ptr() and tensor.numel() > 0
+    n_elements = tensor.numel()
+    if not tensor.is_contiguous():
+        steps = zip(tensor.shape, tensor.stride(), strict=True)
+        n_elements = n_elements and 1 + sum((size - 1) * stride for size, stride in steps)
+    n_bytes = (tensor.storage_offset() + n_elements) * tensor.element_size()
+    return n_elements > 0 and tensor.untyped_storage().nbytes() < n_bytes
 
 
 def _is_same_view(a: torch.Tensor, b: torch.Tensor) -> bool:
