@@ -47,7 +47,13 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_heed_interrupts,  # noqa: PLW1509  (it takes no lock)
     )
+
+
+def _heed_interrupts() -> None:
+    # Shells have what they run in the background ignore them, and children inherit that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def output_of(
