@@ -197,7 +197,8 @@ def main() -> None:
         + f"\nTime that checking less could save at most on a CPU, of calls with {N_TOKENS} tokens, "
         f"{HEADS} heads, D {HEAD_DIM}, one thread of {about['processor']} (processor time, fastest of "
         f"{options.rounds} rounds in turns): the same tiles, of which PARTIAL ones check one "
-        "condition, or none.\n\n"
+        "condition, or none. Negative: it takes longer, since the whole mask tells which columns of "
+        "a tile are visible, and only those are computed.\n\n"
         + markdown_table(
             [
                 "mask",
