@@ -336,4 +336,6 @@ def test_compiled_flex_takes_part(folder: Path) -> None:
     assert result.exit_code == 0, result.output
     content = json.loads((folder / "bench.json").read_text())
     states = {entry["name"]: entry["state"] for entry in content["contestants"]}
-    assert states == {"attnc": "timed", "flex 128": "timed", "flex (64, 128)": "timed"}, result.output
+    assert states == {"attnc": "timed", "flex 128": "timed", "flex (64, 128)": "timed"}, (
+        result.output
+    )
