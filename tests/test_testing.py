@@ -192,6 +192,21 @@ def test_check_reports_what_it_did() -> None:
     assert str(report) == "_window: 7 random inputs, kernels of reference: no law broken"
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_check_runs_in_inference_mode(gradients: bool) -> None:
+    """Programs for inference check their masks too, with tensors that were made in that mode."""
+    with torch.inference_mode():
+        document = torch.arange(20) // 6
+
+        def mask(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+            return document[q_idx] == document[kv_idx]
+
+        backends = available_backends()[:1]
+        report = check(mask, backends=backends, examples=3, gradients=gradients)
+
+    assert report.n_examples == 3
+
+
 def test_without_kernels_no_law_of_kernels_counts_as_examined() -> None:
     """A table that says "forward: 10 examples" where nothing ran would be a lie."""
     report = check(_window, properties="equivariant-heads", backends=[], examples=10)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from attnc.decorator import Kernel
 from attnc.errors import CheckFailedError, NotCheckableError
 from attnc.mods import Mod, mod_kind, mod_name, require_kind
@@ -95,14 +97,16 @@ def check(
     chosen = chosen_laws(laws, properties)
     subject = _subject(f, expected, mask, score, scale, backends, device, gradients)
     search = _Search(f, subject, chosen, {law.name: Examined(law.name) for law in chosen})
-    if at is not None:
-        search.examine(at)
-    else:
-        bounds = subject.limits(Limits()) if limits is None else limits
-        # Proofs reach further than what can be tried: to windows of thousands of tokens.
-        is_free = limits is None and bounds.length == Limits().length
-        search.prove(replace(bounds, length=_PROVED_LENGTH) if is_free else bounds)
-        search.run(list(random_inputs(bounds, dtypes, examples, seed)), bounds, dtypes)
+    # Inference tensors have no gradients, and the caller may be in that mode.
+    with torch.inference_mode(False):
+        if at is not None:
+            search.examine(at)
+        else:
+            bounds = subject.limits(Limits()) if limits is None else limits
+            # Proofs reach further than what can be tried: to windows of thousands of tokens.
+            is_free = limits is None and bounds.length == Limits().length
+            search.prove(replace(bounds, length=_PROVED_LENGTH) if is_free else bounds)
+            search.run(list(random_inputs(bounds, dtypes, examples, seed)), bounds, dtypes)
     return search.report()
 
 
