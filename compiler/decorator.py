@@ -25,17 +25,6 @@ if TYPE_CHECKING:
     from attnc.analysis import Analysis
 
 
-def roles_of(mod: Any) -> tuple[Any, Mod | None]:
-    """Mask (function or BlockMask) and score of a Kernel or of a plain function; None for neither.
-
-    Raises:
-        ModSignatureError: It has neither 4 nor 5 parameters.
-    """
-    if isinstance(mod, Kernel):
-        return mod.mask, mod.score
-    return (mod, None) if mod_kind(mod) == "mask_mod" else (None, mod)
-
-
 class Kernel:
     """A mask_mod or score_mod that is also the attention kernel made from it.
 

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 
-from attnc.block_mask import BlockMask
-from attnc.decorator import Kernel, roles_of
 from attnc.derivative import differentiate
 from attnc.errors import BenchmarkError
 from attnc.evaluate import evaluate
 from attnc.ir import Const, DType, Expr, Index, IndexName, walk
 from attnc.mods import Mod, mod_name
 from attnc.program import Program, build_program
+from attnc.roles import OfFunction
 from attnc.runtime.gradients import differentiable_slots
 from attnc.runtime.reference import reference_attention
 from attnc.trace.location import call_mod
@@ -28,7 +27,7 @@ Gradients = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(OfFunction):
     """One function and one call of it.
 
     Attributes:
@@ -52,29 +51,14 @@ class Problem:
 
     def __post_init__(self) -> None:
         problem = ""
-        if isinstance(self.mask, BlockMask) or not (self.mask is None or callable(self.mask)):
+        if self.has_fixed_mask:
             problem = "its mask is a BlockMask; give the mask_mod that it was made from"
-        elif isinstance(self.mod, Kernel) and self.mod.options.get("layout") is not None:
+        elif self.has_layout:
             problem = "it computes in another order of tokens (layout=), which others do not have"
         elif self.kv_heads < 1 or self.n_heads % self.kv_heads:
             problem = f"{self.kv_heads} key heads do not divide {self.n_heads} query heads"
         if problem:
             raise BenchmarkError(name=mod_name(self.mod), problem=problem)
-
-    @property
-    def mask(self) -> Any:
-        """The mask_mod, or None."""
-        return roles_of(self.mod)[0]
-
-    @property
-    def score(self) -> Mod | None:
-        """The score_mod, or None."""
-        return roles_of(self.mod)[1]
-
-    @property
-    def scale(self) -> float:
-        given = self.mod.options.get("scale") if isinstance(self.mod, Kernel) else None
-        return float(given) if given is not None else float(self.head_dim) ** -0.5
 
     @property
     def shares_heads(self) -> bool:

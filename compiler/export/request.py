@@ -10,15 +10,14 @@ from typing import Any
 import torch
 
 from attnc.analysis import captured_names
-from attnc.block_mask import BlockMask
-from attnc.decorator import Kernel, roles_of
 from attnc.errors import NotExportableError
 from attnc.export.names import argument_names
 from attnc.intervals import Facts, never_wraps
 from attnc.ir import DType, Expr, reads_score, slots_of
-from attnc.mods import Mod, mod_name
+from attnc.mods import mod_name
 from attnc.plan import Spec, Wanted
 from attnc.program import Program, build_program
+from attnc.roles import OfFunction
 from attnc.runtime.composed import derivative_of
 from attnc.runtime.gradients import differentiable_slots
 from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target, gpu_of
@@ -34,7 +33,7 @@ LARGEST_INTEGER = 1 << 28
 
 
 @dataclass(frozen=True)
-class Request:
+class Request(OfFunction):
     """What is exported.
 
     Attributes:
@@ -62,12 +61,12 @@ class Request:
     command: str = "attnc.export"
 
     def __post_init__(self) -> None:
-        if isinstance(self.mask, BlockMask) or not (self.mask is None or callable(self.mask)):
+        if self.has_fixed_mask:
             raise self._refusal(
                 "its mask is a BlockMask, a table for one pair of lengths. Export the mask_mod "
                 "that it was made from"
             )
-        if isinstance(self.mod, Kernel) and self.mod.options.get("layout") is not None:
+        if self.has_layout:
             raise self._refusal(
                 "it computes in another order of tokens (layout=). Export it without, and permute "
                 "its inputs"
@@ -77,22 +76,6 @@ class Request:
 
     def _refusal(self, problem: str) -> NotExportableError:
         return NotExportableError(name=mod_name(self.mod), problem=problem)
-
-    @property
-    def mask(self) -> Any:
-        """The mask_mod, or None."""
-        return roles_of(self.mod)[0]
-
-    @property
-    def score(self) -> Mod | None:
-        """The score_mod, or None."""
-        return roles_of(self.mod)[1]
-
-    @property
-    def scale(self) -> float:
-        """Factor of q . k, unless a call says another."""
-        given = self.mod.options.get("scale") if isinstance(self.mod, Kernel) else None
-        return float(given) if given is not None else float(self.head_dim) ** -0.5
 
     @property
     def value_width(self) -> int:

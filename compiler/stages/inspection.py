@@ -14,7 +14,6 @@ from attnc import checks
 from attnc.analysis import Analysis, analyze, captured_names
 from attnc.block_mask.fixed import as_fixed
 from attnc.blocks import Geometry
-from attnc.decorator import roles_of
 from attnc.derivative import Derivative, differentiate
 from attnc.errors import HeadTooWideError, InspectionOptionError
 from attnc.intervals import Facts
@@ -23,6 +22,7 @@ from attnc.mods import mod_name
 from attnc.plan import Plan, Spec, Wanted, make_plan
 from attnc.printer import format_program
 from attnc.program import Program, assemble, build_program
+from attnc.roles import roles_of
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
 from attnc.stages.machines import default_gpu, local_cpu, machine_named, require_known
