@@ -2,6 +2,6 @@
 
 from attnc.trace.location import Location
 from attnc.trace.slots import SlotTable
-from attnc.trace.tracer import Traced, trace_mask, trace_score
+from attnc.trace.traced import Traced, trace_mask, trace_score
 
 __all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]

@@ -1,53 +1,32 @@
-"""From a Python function to an expression: the function is run once on symbols.
+"""What a mod does while it runs on symbols.
 
-No source is needed. ``_Mode`` sees every torch function that the mod calls: those that meet a
-symbol get their meaning from the tables in ``operators``, ``activations`` and
-``special``; those of captured tensors alone just run, and their results are captured.
+``_Mode`` sees every torch function that the mod calls: those that meet a symbol get their meaning
+from the tables in ``operators``, ``activations`` and ``special``; those of captured tensors alone
+just run, and their results are captured.
 """
 
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
-from weakref import WeakSet
+from typing import Any
 
 import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-from attnc.errors import (
-    AttncError,
-    ConcreteValueError,
-    InPlaceOperationError,
-    ModCallError,
-    ModReturnError,
-    TooLongModError,
-    UnsupportedOperationError,
-)
-from attnc.ir import B_IDX, H_IDX, KV_IDX, Q_IDX, Const, DType, Expr, Leaf, Score, walk
-from attnc.printer import format_expr
+from attnc.errors import AttncError, InPlaceOperationError
+from attnc.ir import DType
 from attnc.trace import activations, extremes  # noqa: F401  (they fill the table of functions)
 from attnc.trace.context import Context, TracedValue, refuse
-from attnc.trace.location import Location, call_mod, raised_at, user_location
-from attnc.trace.memory import recall, recipe_of, remember
+from attnc.trace.location import call_mod, user_location
 from attnc.trace.operators import ELEMENTWISE
-from attnc.trace.promotion import cast, convert
+from attnc.trace.promotion import cast
 from attnc.trace.rows import gather, lift, row_of
-from attnc.trace.slots import BOOL, FLOAT32, INT32, SlotTable, load_dtype
+from attnc.trace.slots import SlotTable, load_dtype
 from attnc.trace.special import SPECIAL, supported_names
 from attnc.trace.symbols import Row, Symbol
 
-__all__ = ["Location", "SlotTable", "Traced", "trace_mask", "trace_score"]
-
-#: Of one mod: compilers take some 4 ms for each.
-MOST_NODES = 8192
-# What was counted, while it lives: a mod is traced at each call.
-_short: WeakSet[Expr] = WeakSet()
-
-_NO_LOCATIONS: Mapping[Expr, Location] = MappingProxyType({})
 #: Operators that write into their left side, under the names torch reports.
 _WRITING_OPERATORS = frozenset(
     {"__setitem__", "__set__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__idiv__"}
@@ -74,219 +53,6 @@ FUNCTION_NAMES: Mapping[Callable[..., Any], str] = {
     for owner in (torch.Tensor, torch.nn.functional, torch)
     if callable(function := getattr(owner, name, None))
 } | {torch.Tensor.where: "Tensor.where"}
-
-
-class Traced(NamedTuple):
-    """What a mod computes, and the line that first made each node where that was asked for."""
-
-    expr: Expr
-    locations: Mapping[Expr, Location]
-
-
-def trace_mask(
-    fn: Callable[..., Any],
-    slots: SlotTable,
-    *,
-    with_locations: bool = False,
-    tracer: Tracer | None = None,
-) -> Traced:
-    """The bool expression that ``fn(b, h, q_idx, kv_idx)`` computes.
-
-    Floats that no tensor gives a width are float32. Captured tensors are added to ``slots``.
-    ``tracer`` runs it in place of the usual one.
-
-    Raises:
-        TraceError: ``fn`` does something a kernel cannot do; the subclass tells what.
-        UnsupportedDTypeError: a captured tensor cannot be read by kernels.
-        Exception: whatever ``fn`` itself raises.
-    """
-    recipe = None
-    if not (with_locations or tracer or torch.compiler.is_dynamo_compiling()):
-        recipe = recipe_of(fn, slots, None, FUNCTION_NAMES)
-        if recipe is not None and (expr := recall(recipe, slots)) is not None:
-            return Traced(expr, _NO_LOCATIONS)
-    context = tracer or Tracer(slots, FLOAT32)
-    result, locations = _run(context, fn, "mask_mod", (), with_locations)
-    if isinstance(result, (bool, np.bool_)):
-        return Traced(Const(bool(result), BOOL), locations)
-    if isinstance(result, Symbol) and result.kind is BOOL:
-        if recipe is not None and context.takes_elements_only:
-            remember(recipe, result.expr, slots)
-        return Traced(result.expr, locations)
-    if isinstance(result, Symbol):
-        text = format_expr(result.expr, max_length=100)
-        raise _bad_return(
-            fn,
-            "mask_mod",
-            f"the {result.kind.value} value `{text}`",
-            "Compare it, as in `... != 0`; a score_mod is passed as such.",
-        )
-    raise _bad_return(fn, "mask_mod", _kind_of(result), _hint(result))
-
-
-def trace_score(
-    fn: Callable[..., Any],
-    slots: SlotTable,
-    float_dtype: DType = FLOAT32,
-    *,
-    with_locations: bool = False,
-    tracer: Tracer | None = None,
-) -> Traced:
-    """The expression that ``fn(score, b, h, q_idx, kv_idx)`` computes, as ``float_dtype``.
-
-    Raises:
-        TraceError: as for ``trace_mask``.
-    """
-    recipe = None
-    if not (with_locations or tracer or torch.compiler.is_dynamo_compiling()):
-        recipe = recipe_of(fn, slots, float_dtype, FUNCTION_NAMES)
-        if recipe is not None and (expr := recall(recipe, slots)) is not None:
-            return Traced(expr, _NO_LOCATIONS)
-    context = tracer or Tracer(slots, float_dtype)
-    score = context.symbol(context, Score(float_dtype), float_dtype)
-    result, locations = _run(context, fn, "score_mod", (score,), with_locations)
-    if isinstance(result, (bool, int, float, Symbol)):
-        expr = convert(context, result, float_dtype)
-        if recipe is not None and context.takes_elements_only:
-            remember(recipe, expr, slots)
-        return Traced(expr, locations)
-    raise _bad_return(fn, "score_mod", _kind_of(result), _hint(result))
-
-
-def _run(
-    context: Tracer,
-    fn: Callable[..., Any],
-    kind: str,
-    first: tuple[Symbol, ...],
-    with_locations: bool,
-) -> tuple[Any, Mapping[Expr, Location]]:
-    """What ``fn`` returns on symbols, tensors of it as symbols or rows."""
-    locations = _NO_LOCATIONS
-    if with_locations:
-        recorded: dict[Expr, Location] = {}
-        locations = recorded
-        context.symbol = _recording_symbol(recorded)
-    symbol = context.symbol
-    args = (
-        *first,
-        symbol(context, B_IDX, INT32),
-        symbol(context, H_IDX, INT32),
-        symbol(context, Q_IDX, INT32),
-        symbol(context, KV_IDX, INT32),
-    )
-    try:
-        result = context.run(fn, args)
-    except TypeError as error:
-        if "__array_ufunc__" in str(error):  # np.exp(q_idx): NumPy itself refuses
-            raise _numpy_function(error) from error
-        if not isinstance(error, AttncError) and ("Symbol" in str(error) or "'Row'" in str(error)):
-            raise _foreign_operand(error) from error
-        raise _signature_error(fn, kind, args, error) from error
-    value = result if type(result) is Symbol else context.value(result)
-    if isinstance(value, Symbol) and not torch.compiler.is_dynamo_compiling():
-        _require_short(fn, kind, value.expr)
-    return value, locations
-
-
-def _require_short(fn: Any, kind: str, expr: Expr) -> None:
-    if expr in _short:
-        return
-    n_nodes = sum(1 for _ in walk(expr))
-    if n_nodes > MOST_NODES:
-        raise TooLongModError(name=_name(fn), n_nodes=n_nodes, kind=kind, most=MOST_NODES)
-    _short.add(expr)
-
-
-def _recording_symbol(locations: dict[Expr, Location]) -> Callable[[Context, Expr, DType], Symbol]:
-    def symbol(context: Context, expr: Expr, kind: DType) -> Symbol:
-        if not isinstance(expr, Leaf) and expr not in locations:
-            location = user_location()
-            stack = [expr]
-            while stack:
-                node = stack.pop()
-                if isinstance(node, Leaf) or node in locations:
-                    continue
-                locations[node] = location
-                stack.extend(node.children)
-        return Symbol(context, expr, kind)
-
-    return symbol
-
-
-def _name(fn: Any) -> str:
-    return getattr(fn, "__qualname__", None) or f"a {type(fn).__name__}"
-
-
-def _signature_error(fn: Any, kind: str, args: tuple[Any, ...], error: TypeError) -> TypeError:
-    """An error about the parameters of ``fn``, or ``error`` if they fit."""
-    first = "score, " if kind == "score_mod" else ""
-    call = f"({first}b, h, q_idx, kv_idx)"
-    if not callable(fn):
-        reason = "it is not a function"
-    else:
-        try:
-            inspect.signature(fn).bind(*args)
-        except TypeError as mismatch:
-            reason = str(mismatch)
-        except ValueError:
-            return error  # a builtin that does not tell its parameters
-        else:
-            return error
-    return ModCallError(name=_name(fn), kind=kind, call=call, reason=reason)
-
-
-def _foreign_operand(error: TypeError) -> UnsupportedOperationError:
-    """Python's error about a value of the user's that meets a symbol, in words of the user's."""
-    location = raised_at(error)
-    text = (
-        str(error).replace("'Symbol'", "an index or a score").replace("'Row'", "a row of a tensor")
-    )
-    return UnsupportedOperationError(
-        location=location,
-        source=location.source,
-        operation=f"what Python cannot do ({text})",
-        instead="Use numbers, bools, tensors and what is computed from them.",
-    )
-
-
-def _numpy_function(error: TypeError) -> ConcreteValueError:
-    location = raised_at(error)
-    return ConcreteValueError(
-        location=location,
-        source=location.source,
-        expr="an index or a score",
-        wanted="a NumPy array",
-        instead="Use the function of torch in place of NumPy's, torch.exp for np.exp.",
-    )
-
-
-def _bad_return(fn: Any, kind: str, got: str, instead: str) -> ModReturnError:
-    wanted = "a bool" if kind == "mask_mod" else "a number"
-    return ModReturnError(name=_name(fn), kind=kind, got=got, wanted=wanted, instead=instead)
-
-
-def _kind_of(result: Any) -> str:
-    match result:
-        case None:
-            return "None"
-        case Row():
-            return f"a tensor of shape {result.sizes}"
-        case bool() | int() | float():
-            return f"the {type(result).__name__} {result}"
-        case _:
-            return f"a {type(result).__name__}"
-
-
-def _hint(result: Any) -> str:
-    match result:
-        case None:
-            return "Add the missing `return`."
-        case Row():
-            return "Index it with b, h, q_idx or kv_idx, or reduce it with .sum(), .max() or torch.dot."
-        case bool() | int() | float():
-            return "Compare it, as in `... != 0`."
-        case _:
-            return "Return one value."
 
 
 class Tracer(Context):
