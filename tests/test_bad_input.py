@@ -1,7 +1,7 @@
 """Bad input: every argument of every public function refuses what it cannot use, in words.
 
 A call either does what it says or raises an error of ``attnc``: nothing else comes out, and nothing
-ends the process. Calls are texts that run in a child process, see ``bad_input_worker``.
+ends the process. Calls are texts that run in a child process, see ``bad_input.worker``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
-from bad_input_calls import CALLS, HOSTILE, KNOWN, MODS, PREAMBLE, STRANGE, Call
-from bad_input_worker import Outcome, Worker
+from bad_input import CALLS, Call
+from bad_input.operators import HOSTILE
+from bad_input.preamble import PREAMBLE
+from bad_input.values import KNOWN, MODS, STRANGE
+from bad_input.worker import Outcome, Worker
 
 import attnc
 from attnc.errors import FreedStorageError

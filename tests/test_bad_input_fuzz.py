@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from bad_input_calls import PREAMBLE, STRANGE
-from bad_input_worker import Worker
+from bad_input.preamble import PREAMBLE
+from bad_input.values import STRANGE
+from bad_input.worker import Worker
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
