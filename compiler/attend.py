@@ -32,6 +32,7 @@ from attnc.runtime.dispatch import (
 )
 from attnc.runtime.forks import forks_wait
 from attnc.runtime.layout import layout_of
+from attnc.storage import require_memory
 
 if TYPE_CHECKING:
     from attnc.layout import Layout
@@ -213,6 +214,7 @@ def _attend(
         q, k, v = _lowered(q, k, v)
     layout = layout_of(q, k, v, enable_gqa, check_inputs)
     if q.is_neg() or k.is_neg() or v.is_neg():
+        require_memory(q=q, k=k, v=v)
         q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     if scale is None:
         scale = layout.scale
@@ -263,6 +265,8 @@ def _is_autocast_elsewhere(q: torch.Tensor) -> bool:
 
 def _lowered(*inputs: torch.Tensor) -> list[torch.Tensor]:
     """What autocast makes of ``inputs``; as in PyTorch, float64 stays."""
+    for name, tensor in zip("qkv", inputs, strict=True):
+        require_memory(**{name: tensor})
     dtype = torch.get_autocast_dtype(inputs[0].device.type)
     return [x if x.dtype is torch.float64 else x.to(dtype) for x in inputs]
 
@@ -384,7 +388,6 @@ def _is_followed(
 
 
 def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:
-    from attnc.runtime.arguments import require_memory
     from attnc.runtime.reference import reference_attention
 
     require_memory(q=inputs.q, k=inputs.k, v=inputs.v)
@@ -399,6 +402,18 @@ def _reference(inputs: Inputs, enable_gqa: bool) -> Outputs:
         enable_gqa=enable_gqa,
     )
     stat_dtype = torch.float64 if inputs.q.dtype is torch.float64 else torch.float32
-    return Outputs(
-        result.out.to(inputs.q.dtype), result.lse.to(stat_dtype), result.max_scores.to(stat_dtype)
-    )
+    out = result.out.to(inputs.q.dtype)
+    if out.requires_grad:
+        _heed_loss_of_memory(inputs, out)
+    return Outputs(out, result.lse.to(stat_dtype), result.max_scores.to(stat_dtype))
+
+
+def _heed_loss_of_memory(inputs: Inputs, out: torch.Tensor) -> None:
+    """Makes the backward pass of torch's own operations raise FreedStorageError, as kernels do."""
+    # Others than float64 are copied before torch remembers them.
+    kept = (inputs.q, inputs.k, inputs.v) if inputs.q.dtype is torch.float64 else ()
+
+    def require(gradient: torch.Tensor) -> None:
+        require_memory(grad_out=gradient, **dict(zip("qkv", kept, strict=False)))
+
+    out.register_hook(require)

@@ -21,7 +21,7 @@ from attnc.run_table import RunTable
 from attnc.runtime.composed import Attention, composed_gradients
 from attnc.runtime.dispatch import Outputs, TracedProgram, captured_on_device, run_program
 from attnc.runtime.front import Backend
-from attnc.runtime.gradients import differentiable_slots, gradients
+from attnc.runtime.gradients import differentiable_slots, gradients, require_memory_of_pass
 
 Gradients = Sequence[torch.Tensor | None]
 _N_INPUTS = 3  # q, k and v; captured tensors follow
@@ -361,6 +361,7 @@ def _second_gradients(
     found: list[torch.Tensor | None] = [None] * len(saved)
     if 0 in (*q.shape[:3], k.shape[2]):
         return found
+    require_memory_of_pass(saved[2:], saved[0], saved[1])
     has_graph = torch.is_grad_enabled()
     with torch.enable_grad(), torch.autocast(q.device.type, enabled=False):
         # As views, so that a k computed from q does not pass its gradient on to that q here.

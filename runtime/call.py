@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 
 from attnc.run_table import RunTable
+from attnc.runtime.layout import Layout
 
 
 class Call(NamedTuple):
@@ -24,6 +25,7 @@ class Call(NamedTuple):
         params: Values of the lifted constants, by number.
         tensors: Captured tensors, by slot number.
         table: The tiles to visit, for kernels that read a table; its blocks are the kernel's tiles.
+        layout: That of q, k and v, where it is known.
     """
 
     q: torch.Tensor
@@ -36,6 +38,7 @@ class Call(NamedTuple):
     params: Sequence[int | float]
     tensors: Sequence[torch.Tensor]
     table: RunTable | None
+    layout: Layout | None = None
 
 
 class BackwardCall(NamedTuple):

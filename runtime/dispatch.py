@@ -144,7 +144,7 @@ def run_program(
     table = None
     if entry.kernel.uses_table:
         table = table_for(entry, given, tensors, layout.lengths)
-    entry.kernel.run(Call(q, k, v, *outputs, scale, entry.params, tensors, table))
+    entry.kernel.run(Call(q, k, v, *outputs, scale, entry.params, tensors, table, layout))
     return outputs
 
 

@@ -16,6 +16,7 @@ from attnc.runtime.dispatch import TracedProgram, captured_on_device, needs_wide
 from attnc.runtime.front import Backend, entry_for, table_for
 from attnc.runtime.layout import layout_of
 from attnc.scatter import coordinates_of
+from attnc.storage import require_memory
 
 # Elements of a gradient that does not fit the caches.
 _LARGE = 1 << 20
@@ -75,7 +76,12 @@ def gradients(
 
     Returns:
         One tensor per wanted gradient, shaped and typed as its input; None for the others.
+
+    Raises:
+        FreedStorageError: A tensor has lost memory since the forward pass.
     """
+    require_memory_of_pass((q, k, v, *program.tensors), grad_out, grad_lse)
+    require_memory(out=out, lse=lse)
     inputs = (q, k, v, *program.tensors)
     found: list[torch.Tensor | None] = [None] * len(inputs)
     wanted = wanted_of(program, needs)
@@ -131,7 +137,7 @@ def gradients(
     )
     entry.kernel.run_backward(
         BackwardCall(
-            Call(q, k, v, out, lse, None, scale, entry.params, tensors, table),
+            Call(q, k, v, out, lse, None, scale, entry.params, tensors, table, layout),
             grad_out,
             None if grad_lse is None else grad_lse.resolve_neg().contiguous(),
             found[0] if wanted.query else None,
@@ -145,6 +151,22 @@ def gradients(
         tensor = program.tensors[slot]
         found[3 + slot] = gradient.to(tensor.device, tensor.dtype)
     return found
+
+
+def require_memory_of_pass(
+    inputs: Sequence[torch.Tensor],
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+) -> None:
+    """Raises FreedStorageError if q, k, v, a captured tensor or a gradient has lost memory."""
+    q, k, v, *captured = inputs
+    require_memory(q=q, k=k, v=v)
+    for tensor in captured:
+        require_memory(**{"a captured tensor": tensor})
+    if grad_out is not None:
+        require_memory(grad_out=grad_out)
+    if grad_lse is not None:
+        require_memory(grad_lse=grad_lse)
 
 
 def _stored(

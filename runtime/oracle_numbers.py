@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from attnc.runtime.arguments import require_memory
+from attnc.storage import require_memory
 from attnc.trace.context import refuse
 from attnc.trace.promotion import BEYOND_64_BITS, INTEGER_TO_NEGATIVE_POWER
 

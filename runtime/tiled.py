@@ -15,6 +15,7 @@ from attnc.plan import Plan
 from attnc.run_table import Kind
 from attnc.runtime.call import BackwardCall, Call
 from attnc.runtime.composed import derivative_of, scattered
+from attnc.storage import require_memory
 
 
 class _Region(NamedTuple):
@@ -51,6 +52,7 @@ class TiledKernel:
 
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``."""
+        require_memory(q=call.q, k=call.k, v=call.v)
         with torch.no_grad(), torch.autocast(call.q.device.type, enabled=False):
             for b, h, q_block in self._q_blocks(call):
                 self._attend(call, b, h, q_block)

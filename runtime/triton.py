@@ -27,6 +27,7 @@ from attnc.runtime.triton_launch import (
     table_arguments,
     table_of,
 )
+from attnc.storage import require_memory
 from attnc.target import INTERPRETER
 
 _kernels: dict[str, TritonKernel] = {}
@@ -76,6 +77,7 @@ class TritonKernel:
         n_programs = n_q_blocks * n_heads * n_batch
         if n_programs == 0:
             return
+        require_memory(q=call.q, k=call.k, v=call.v)
         q, scale = _with_positive_scale(call.q, call.scale)
         (launcher,) = self.launchers.values()
         fixed, moving = self._arguments(call, q, scale, n_q_blocks)

@@ -16,6 +16,7 @@ from attnc.errors import (
     BlockMaskSizeError,
 )
 from attnc.errors.base import described
+from attnc.storage import require_memory
 
 
 def check_lists(
@@ -57,7 +58,12 @@ def check_lists(
 
 
 def check_list(name: str, value: Any) -> None:
-    """Raises BlockMaskArgumentError unless ``value`` can be a list of blocks; some may be None."""
+    """Raises unless ``value`` can be a list of blocks; some may be None.
+
+    Raises:
+        BlockMaskArgumentError: It is no dense tensor of integers.
+        FreedStorageError: Its memory ends before its elements do.
+    """
     if value is None and name not in ("kv_num_blocks", "kv_indices"):
         return
     if not isinstance(value, torch.Tensor) or value.dtype not in checks.INTEGERS:
@@ -66,6 +72,7 @@ def check_list(name: str, value: Any) -> None:
     if value.layout is not torch.strided or value.is_nested:
         problem = f"{name} is no dense tensor; convert it with .to_dense()"
         raise BlockMaskArgumentError(problem=problem)
+    require_memory(**{name: value})
 
 
 def checked_lengths(seq_lengths: Any) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from attnc.block_mask.lists import (
 from attnc.ir import Expr
 from attnc.mods import Mod, require_kind
 from attnc.run_table import Kind, RunTable
+from attnc.storage import require_memory
 
 KV_LISTS = ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices")
 Q_LISTS = ("q_num_blocks", "q_indices", "full_q_num_blocks", "full_q_indices")
@@ -164,7 +165,10 @@ class BlockStorage:
             self._lists = {**self._lists, **made}
             if self._lists_follow and name in KV_LISTS:
                 self._seen = self._list_contents()
-        return self._lists[name]
+        found = self._lists[name]
+        if found is not None:
+            require_memory(**{name: found})
+        return found
 
     def set_list(self, name: str, value: torch.Tensor | None) -> None:
         check_list(name, value)
@@ -216,7 +220,7 @@ class BlockStorage:
             self._leave_table()
 
     def _kv_lists(self) -> list[torch.Tensor]:
-        return [tensor for name in KV_LISTS if (tensor := self._lists[name]) is not None]
+        return [tensor for name in KV_LISTS if (tensor := self.list_named(name)) is not None]
 
     def _list_contents(self) -> tuple[torch.Tensor | int, ...] | None:
         """What tells whether the lists are written to; None where nothing does.
@@ -274,8 +278,8 @@ class BlockStorage:
         self._device = device
         with torch.inference_mode(False):
             self._lists = {
-                name: None if tensor is None else tensor.to(device)
-                for name, tensor in self._lists.items()
+                name: None if (tensor := self.list_named(name)) is None else tensor.to(device)
+                for name in tuple(self._lists)
             }
         has_seen = self._table is not None and "kv_indices" in self._lists
         self._seen = self._list_contents() if has_seen else None

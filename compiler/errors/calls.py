@@ -39,8 +39,8 @@ class InputLayoutError(AttncError, TypeError, NotImplementedError):
 
 class FreedStorageError(AttncError, RuntimeError):
     template = (
-        "{name} has the shape {shape}, but its memory was given back (resize_(0) of its storage, "
-        "as sharded parameters do between their uses). Gather it again before the call."
+        "{name} has the shape {shape}, but its memory was given back, all or its end (resize_ of "
+        "its storage, as sharded parameters do between their uses). Gather it again before the call."
     )
 
 

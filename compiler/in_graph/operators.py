@@ -23,7 +23,6 @@ from attnc.in_graph.texts import expr_of, program_of, table_of
 from attnc.ir import Expr
 from attnc.mods import Mod
 from attnc.parser import parse_expr
-from attnc.runtime.arguments import require_memory
 from attnc.runtime.composed import Attention
 from attnc.runtime.dispatch import (
     Fixed,
@@ -34,6 +33,7 @@ from attnc.runtime.dispatch import (
     run_program,
 )
 from attnc.runtime.gradients import differentiable_slots, empty_gradient, gradients
+from attnc.storage import require_memory
 
 _FORWARD = """attention(
     Tensor q, Tensor k, Tensor v, Tensor[] captured, Tensor[] blocks,
@@ -83,6 +83,7 @@ def _attention(
     check_inputs(q, k, v, True)
     if scale is not None:
         scale = checked_scale(scale)
+    require_memory(q=q, k=k, v=v)
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
     if scale is None:
@@ -159,6 +160,7 @@ def _attention_backward(
     """
     check_inputs(q, k, v, True)
     _check_backward(grad_out, grad_lse, q, v, out, lse, captured, needs)
+    require_memory(q=q, k=k, v=v)
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
     if scale is None:
@@ -205,8 +207,6 @@ def _check_backward(
             found = f"is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
             problem = f"{found}; it belongs to q as {dtype} {shape} on {q.device}"
             raise GraphArgumentError(operator="attention_backward", argument=name, problem=problem)
-    given = {"grad_out": grad_out, "out": out, "grad_lse": grad_lse, "lse": lse}
-    require_memory(**{name: tensor for name, tensor in given.items() if tensor is not None})
     if len(needs) != 3 + len(captured):
         problem = f"has {len(needs)} values for q, k, v and {len(captured)} captured tensors"
         raise GraphArgumentError(operator="attention_backward", argument="needs", problem=problem)

@@ -23,8 +23,8 @@ from attnc.in_graph.check import require_well_formed, slots_of_tensors
 from attnc.ir import TRUE, Const, DType, Expr, Param, SlotType, walk
 from attnc.parser import parse_expr
 from attnc.run_table import RunTable
-from attnc.runtime.arguments import require_memory
 from attnc.runtime.dispatch import TracedProgram
+from attnc.storage import require_memory
 from attnc.trace import SlotTable, trace_mask
 from attnc.trace.slots import INT32_MAX, INT32_MIN
 from attnc.trace.symbols import Symbol

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from attnc import checks
-from attnc.errors import FreedStorageError, LayoutArgumentError
+from attnc.errors import LayoutArgumentError
 from attnc.errors.base import described
 from attnc.mods import Mod, require_kind
-from attnc.trace.slots import is_freed
+from attnc.storage import require_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +102,7 @@ class Layout:
         if not is_strided or x.dim() < 3 or x.shape[2] != self.n_tokens:
             problem = f"give a tensor (B, H, {self.n_tokens}, ...), as the layout has tokens"
             raise LayoutArgumentError(argument="x", value=shown(x), problem=problem)
-        if is_freed(x):
-            raise FreedStorageError(name="x", shape=list(x.shape))
+        require_memory(x=x)
 
     def _on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         return self.order.to(device), self.places.to(device)

@@ -8,6 +8,7 @@ import torch
 
 from attnc.errors import FreedStorageError, UnsupportedDTypeError
 from attnc.ir import DType, SlotType
+from attnc.storage import ends_early
 from attnc.trace.location import user_location
 
 BOOL, INT32, INT64 = DType.BOOL, DType.INT32, DType.INT64
@@ -35,7 +36,6 @@ TORCH_DTYPES: Mapping[DType, torch.dtype] = {
     FLOAT32: torch.float32,
     FLOAT64: torch.float64,
 }
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 #: Storage dtype -> its short name.
 _NAMES = {dtype: str(dtype).removeprefix("torch.") for dtype in LOAD_DTYPES}
 
@@ -93,7 +93,7 @@ class SlotTable:
             stored = f"dtype {tensor.dtype} and layout {tensor.layout}"
             raise _unreadable(stored, "Convert it with .to_dense().")
         load_dtype(tensor.dtype)
-        if is_freed(tensor):
+        if ends_early(tensor):
             raise FreedStorageError(name="a captured tensor", shape=list(tensor.shape))
         # A view may negate when it is read, as z.conj().imag; dynamo does not know the question.
         if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
@@ -109,22 +109,6 @@ class SlotTable:
         """Takes every tensor out."""
         self.tensors.clear()
         self.types.clear()
-
-
-def is_freed(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's memory ends before its elements do; to read it could end the process."""
-    if type(tensor) not in _PLAIN or not tensor.is_cpu:
-        return False
-    if torch.compiler.is_dynamo_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(
-        tensor
-    ):
-        return False
-    n_elements = tensor.numel()
-    if not tensor.is_contiguous():
-        steps = zip(tensor.shape, tensor.stride(), strict=True)
-        n_elements = n_elements and 1 + sum((size - 1) * stride for size, stride in steps)
-    n_bytes = (tensor.storage_offset() + n_elements) * tensor.element_size()
-    return n_elements > 0 and tensor.untyped_storage().nbytes() < n_bytes
 
 
 def _is_same_view(a: torch.Tensor, b: torch.Tensor) -> bool:
