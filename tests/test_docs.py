@@ -30,6 +30,7 @@ IGNORED_WARNINGS = (
 )
 PUBLIC = (
     "attnc",
+    "attnc.bench",
     "attnc.errors",
     "attnc.export",
     "attnc.interchange",

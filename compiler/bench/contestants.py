@@ -18,6 +18,7 @@ from attnc.runtime.reference import reference_mask, reference_scores
 from attnc.trace.location import call_mod
 
 ATTNC = "attnc"
+#: Whose ways ``contestants`` gives.
 PEERS = ("flex", "sdpa")
 _BLOCK_SIZES: dict[str, int | tuple[int, int]] = {"flex 128": 128, "flex (64, 128)": (64, 128)}
 _MAX_DENSE = 1 << 31  # elements of a dense mask
