@@ -2,13 +2,8 @@
 
 from attnc.intervals.boxes import Boxes, Products, Side
 from attnc.intervals.facts import Facts
-from attnc.intervals.truth import (
-    Truth,
-    may_wrap,
-    never_wraps,
-    truth_of,
-    truths_of,
-)
+from attnc.intervals.truth import may_wrap, never_wraps, truth_of, truths_of
+from attnc.intervals.values import Truth
 
 __all__ = [
     "Boxes",

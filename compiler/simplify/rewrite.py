@@ -12,7 +12,7 @@ conditions stands at the comparisons, or at what is not a comparison.
 from __future__ import annotations
 
 from attnc.ir import Binary, Cast, Compare, DType, Expr, Select, Unary, UnaryOp
-from attnc.simplify import laws
+from attnc.simplify import choices, logic, numbers
 from attnc.simplify.fold import folded
 
 
@@ -49,19 +49,19 @@ def _rewritten(node: Expr) -> Expr | None:
         return constant
     match node:
         case Unary(UnaryOp.NOT, x) if x.dtype is DType.BOOL:
-            return laws.negation(x)
+            return logic.negation(x)
         case Unary(op, x):
-            return laws.unary_law(op, x)
+            return numbers.unary_law(op, x)
         case Binary(op, x, y) if x.dtype is DType.BOOL:
-            return laws.logic_law(op, x, y)
+            return logic.logic_law(op, x, y)
         case Binary(op, x, y):
-            law = laws.integer_law if x.dtype.is_int else laws.float_law
-            return laws.number_law(op, x, y) or law(op, x, y)
+            law = numbers.integer_law if x.dtype.is_int else numbers.float_law
+            return numbers.number_law(op, x, y) or law(op, x, y)
         case Compare(op, x, y):
-            return laws.comparison_law(op, x, y)
+            return logic.comparison_law(op, x, y)
         case Select(cond, x, y):
-            return laws.select_law(cond, x, y)
+            return choices.select_law(cond, x, y)
         case Cast(x, to):
-            return laws.cast_law(x, to)
+            return choices.cast_law(x, to)
         case _:
             return None
