@@ -188,6 +188,8 @@ def _attend_in_graph(
         raise InputTypeError(q=_class_of(q), k=_class_of(k), v=_class_of(v))
     if scale is not None and not isinstance(scale, (int, float)):
         scale = checked_scale(scale)
+    if strict is not False and strict is not True:
+        strict = checked_flag("strict", strict)
     if not q.is_meta and torch.is_autocast_enabled(q.device.type):
         q, k, v = _lowered(q, k, v)
     check_inputs(q, k, v, enable_gqa)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class AttncError(Exception):
     template: ClassVar[str] = "{message}"
 
     def __init__(self, **fields: Any) -> None:
+        if "torch" in sys.modules:  # the command line fails without it, which takes a second
+            from attnc.errors.in_graph import break_graph
+
+            break_graph(self.template, fields)
         self.fields = {name: described(value) for name, value in fields.items()}
         # What fills the end may be empty, as the output of a compiler that says nothing.
         super().__init__(visible(self.template.format(**self.fields).rstrip()))

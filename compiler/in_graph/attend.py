@@ -6,18 +6,23 @@ torch.compile dynamo runs all of this, so it is plain Python without locks, hash
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from attnc.block_mask import BlockMask
+from attnc.errors import TooLongModError
 from attnc.in_graph.operators import attention_op
-from attnc.mods import Mod, require_alone
+from attnc.ir import walk
+from attnc.mods import Kind, Mod, require_alone, require_kind
 from attnc.printer import format_program
 from attnc.runtime.dispatch import Outputs
 from attnc.trace import trace_mask, trace_score
 from attnc.trace.in_graph import GraphSlots, GraphTracer, read_lines
+from attnc.trace.refusals import name_of
 from attnc.trace.slots import FLOAT32, FLOAT64
+from attnc.trace.traced import MOST_NODES
 
 
 def attend_in_graph(
@@ -41,15 +46,16 @@ def attend_in_graph(
         blocks, geometry = _blocks_of(mask)
         mask = mask.mask_mod
     if mask is not None:
-        require_alone(mask, "mask")
+        _require_mod(mask, "mask_mod", "mask")
         tracer = GraphTracer(slots, FLOAT32)
-        mask_text = _readable(tracer.text(trace_mask(mask, slots, tracer=tracer).expr))
+        traced = trace_mask(mask, slots, tracer=tracer)
+        mask_text = _text_of(mask, "mask_mod", tracer.text(traced.expr))
     if score is not None:
-        require_alone(score, "score")
+        _require_mod(score, "score_mod", "score")
         float_dtype = FLOAT64 if q.dtype is torch.float64 else FLOAT32
         tracer = GraphTracer(slots, float_dtype)
         traced = trace_score(score, slots, float_dtype, tracer=tracer)
-        score_text = _readable(tracer.text(traced.expr))
+        score_text = _text_of(score, "score_mod", tracer.text(traced.expr))
     out, lse, max_scores = attention_op(
         q,
         k,
@@ -67,6 +73,13 @@ def attend_in_graph(
         strict,
     )
     return Outputs(out, lse if wants_lse else None, max_scores if wants_max else None)
+
+
+def _require_mod(mod: Any, wanted: Kind, role: str) -> None:
+    # dynamo does not run what tells the parameters of other things that can be called.
+    if isinstance(mod, FunctionType) or not callable(mod):
+        require_kind(mod, wanted, role)
+    require_alone(mod, role)
 
 
 def _blocks_of(mask: Any) -> tuple[list[torch.Tensor], list[int]]:
@@ -88,7 +101,21 @@ def _blocks_of(mask: Any) -> tuple[list[torch.Tensor], list[int]]:
     return list(mask._runs), geometry
 
 
+def _text_of(mod: Mod, kind: Kind, lines: str) -> str:
+    """The text that graphs show of a traced mod.
+
+    Raises:
+        TooLongModError: It computes more values than kernels are made of.
+    """
+    text, n_nodes = _readable(lines)
+    if n_nodes > MOST_NODES:
+        raise TooLongModError(name=name_of(mod), n_nodes=n_nodes, kind=kind, most=MOST_NODES)
+    return text
+
+
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
-def _readable(lines: str) -> str:
-    """The text that graphs show; dynamo calls this instead of tracing it."""
-    return format_program(read_lines(lines))
+def _readable(lines: str) -> tuple[str, int]:
+    """The text, and how many values it computes; dynamo calls this instead of tracing it."""
+    expr = read_lines(lines)
+    n_nodes = sum(1 for _ in walk(expr))
+    return (format_program(expr) if n_nodes <= MOST_NODES else ""), n_nodes

@@ -34,6 +34,7 @@ from attnc.ir import (
 )
 from attnc.printer import format_expr
 from attnc.trace.slots import load_dtype
+from attnc.trace.traced import MOST_NODES
 
 _BITS = (BinaryOp.AND, BinaryOp.OR, BinaryOp.XOR)
 _SHIFTS = (BinaryOp.SHL, BinaryOp.SHR)
@@ -68,7 +69,10 @@ def require_well_formed(role: str, expr: Expr | None, slots: Slots, float_dtype:
     """
     if expr is None:
         return
-    for node in walk(expr):
+    nodes = list(walk(expr))
+    if len(nodes) > MOST_NODES:
+        _refuse(role, expr, f"it computes {len(nodes)} different values, of at most {MOST_NODES}")
+    for node in nodes:
         problem = _problem(node, slots, None if role == "mask" else float_dtype)
         if problem:
             _refuse(role, node, problem)

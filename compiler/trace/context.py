@@ -15,7 +15,8 @@ from attnc.errors import (
     UnsupportedOperationError,
 )
 from attnc.ir import DType, Expr
-from attnc.trace.location import break_graph, user_location
+from attnc.printer import format_expr
+from attnc.trace.location import user_location
 from attnc.trace.slots import SlotTable
 
 #: Wraps an expression of a dtype.
@@ -39,6 +40,10 @@ class Context:
     def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """The torch function ``name`` on numbers, tensors, symbols and rows."""
         raise NotImplementedError
+
+    def shown(self, expr: Expr) -> str:
+        """``expr`` for a message, shortened."""
+        return format_expr(expr, max_length=100)
 
     def value(self, value: Any) -> Any:
         """Tensors as symbols or rows, NumPy scalars as Python numbers, the rest unchanged."""
@@ -225,8 +230,6 @@ class TracedValue:
 
 def refuse(operation: str, instead: str) -> UnsupportedOperationError:
     """The error for an operation that kernels lack, at the user's current line."""
-    if torch.compiler.is_dynamo_compiling():
-        break_graph(f"{operation} has no meaning in a mask or score. {instead}")
     location = user_location()
     return UnsupportedOperationError(
         location=location, source=location.source, operation=operation, instead=instead

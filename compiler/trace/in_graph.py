@@ -44,13 +44,18 @@ from attnc.ir import (
     Unary,
     UnaryOp,
 )
+from attnc.printer import format_expr
 from attnc.trace.context import Context, refuse
 from attnc.trace.promotion import cast
 from attnc.trace.rows import gather
 from attnc.trace.slots import INT32, SlotTable, load_dtype
 from attnc.trace.symbols import Row, Symbol
-from attnc.trace.tracer import FUNCTION_NAMES, RANDOM, Tracer
+from attnc.trace.tracer import FUNCTION_NAMES, NOT_RANDOM, RANDOM, Tracer, alternatives, spelling
 
+_NO_NUMBER = (
+    "Compute with the value itself: torch.sqrt for math.sqrt, .float() for float(), a tensor for a "
+    "list that it is to index."
+)
 _NOT_IN_PLACE = "Write x = x + y in place of x += y."
 _HIDDEN = "Use operators, methods as x.abs(), and functions as torch.where."
 #: Python's operators, which dynamo shows as they are when it exports.
@@ -103,6 +108,17 @@ _REFUSED: Mapping[Callable[..., Any], str] = {
 }
 
 
+#: What asks for the value of a stand-in.
+_CONCRETE = frozenset(
+    function
+    for name in (
+        *("__int__", "__float__", "__complex__", "__index__", "__bool__", "__array__"),
+        *("item", "tolist", "numpy", "__len__"),
+    )
+    if callable(function := getattr(torch.Tensor, name, None))
+)
+
+
 class GraphSlots(SlotTable):
     """The captured tensors of a graph, told apart by identity, and its symbolic numbers.
 
@@ -149,7 +165,10 @@ class GraphTracer(Tracer):
     def stand_in(self, value: Any) -> Any:
         """A tensor in place of a symbol or row; all else as it is."""
         if isinstance(value, (Symbol, Row)):
-            tensor = torch.empty(value.shape, dtype=value.dtype, device="meta")
+            # dynamo shows the next line, with its last words, where a mod branches on a stand-in.
+            # fmt: off
+            tensor = torch.empty(value.shape, dtype=value.dtype, device="meta")  # known only inside the kernel: use torch.where(condition, a, b) for a choice, torch.minimum and torch.maximum for min and max, (a <= x) & (x < b) for a <= x < b, and & | ~ for and, or, not
+            # fmt: on
             self.symbols[tensor] = value
             return tensor
         if isinstance(value, (tuple, list)) and not isinstance(value, torch.Size):
@@ -200,6 +219,9 @@ class GraphTracer(Tracer):
     def _tensor(self, tensor: torch.Tensor) -> Symbol | Row:
         return super()._tensor(tensor) if tensor.dim() else gather(self, tensor, ())
 
+    def shown(self, expr: Expr) -> str:
+        return shown_lines(self.text(expr))
+
     def text(self, root: Expr) -> str:
         """All lines, and the name of the one that is the value."""
         name = self.named(root)
@@ -249,6 +271,12 @@ class GraphTracer(Tracer):
         return name
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
+def _unknown(function: Callable[..., Any]) -> tuple[str, str]:
+    """How users write a function that kernels lack, and what to write instead."""
+    return spelling(function.__name__), alternatives(function.__name__)
+
+
 class _StandInMode(TorchFunctionMode):
     """Sends torch functions that meet stand-ins to the tracer, leaves the others to the graph."""
 
@@ -272,14 +300,16 @@ class _StandInMode(TorchFunctionMode):
         is_python = isinstance(func, FunctionType)
         if not tracer.met_stand_in:
             if not is_python and func in _REFUSED:
-                tracer.call(_REFUSED[func], args, kwargs)  # raises
+                raise refuse(f"torch.{_REFUSED[func]}", NOT_RANDOM)
             return func(*args, **kwargs)
+        if not is_python and func in _CONCRETE:
+            values[0]._concrete("a Python number", _NO_NUMBER)  # raises
         name = func.__name__ if is_python else _NAMES.get(func)
         if name == "pow_" or (name is None and func in _IN_PLACE):
             name = "pow" if name == "pow_" else _IN_PLACE[func]
             tracer.spent.append(args[0])
         if name is None:
-            raise refuse("A function of torch that kernels lack", _HIDDEN)
+            raise refuse(*(_unknown(func) if not is_python else (func.__name__, _HIDDEN)))
         return tracer.stand_in(tracer.call(name, values, named))
 
 
@@ -288,6 +318,12 @@ def _symbol(context: Context, expr: Expr, kind: DType) -> Symbol:
     if not isinstance(expr, (Const, Ref)):
         expr = Ref(context.named(expr), kind, Level.ELEMENT)
     return Symbol(context, expr, kind)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
+def shown_lines(text: str) -> str:
+    """The expression of ``read_lines`` for a message; dynamo calls this instead of tracing it."""
+    return format_expr(read_lines(text), max_length=100)
 
 
 def read_lines(text: str) -> Expr:

@@ -31,6 +31,8 @@ class Location:
     source: str
 
     def __str__(self) -> str:
+        if torch.compiler.is_dynamo_compiling():
+            return f"{self.file}:{self.line}"
         return visible(f"{self.file}:{self.line}")
 
 
@@ -46,8 +48,9 @@ def user_location() -> Location:
     are themselves defined there, in ``attnc.library`` above all. Source is looked up, not required:
     functions made by exec or typed into a REPL have none.
     """
-    if torch.compiler.is_dynamo_compiling():  # it has no frames, and tells the line itself
-        return Location("<torch.compile>", 0, _UNKNOWN_SOURCE)
+    if torch.compiler.is_dynamo_compiling():
+        file, line, source = _traced_line()
+        return Location(file, line, source)
     outermost: FrameType | None = None
     of_library: FrameType | None = None
     frame: FrameType | None = sys._getframe(1)
@@ -71,12 +74,19 @@ def _module_of(frame: FrameType) -> str:
     return name
 
 
-def break_graph(message: str) -> None:
-    """Ends dynamo's graph here; with ``fullgraph=True`` that is an error with ``message``.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
+def _traced_line() -> tuple[str, int, str]:
+    """File, number and source of the user's line that dynamo is at; it calls this, not traces it."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
 
-    Without, the call that holds this one is run as it stands, and raises what it raises.
-    """
-    torch._dynamo.graph_break(msg=message)
+    frame: Any = InstructionTranslator.current_tx().output.current_tx
+    while frame is not None:
+        code = frame.f_code
+        if not code.co_filename.startswith(_INTERNAL):
+            source = linecache.getline(code.co_filename, frame.lineno, frame.f_globals).strip()
+            return code.co_filename, frame.lineno, visible(source) or _UNKNOWN_SOURCE
+        frame = frame.parent
+    return "<torch.compile>", 0, _UNKNOWN_SOURCE
 
 
 def raised_at(error: BaseException) -> Location:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
+
 from attnc.errors import (
     ConcreteValueError,
     ModCallError,
     ModReturnError,
     UnsupportedOperationError,
 )
-from attnc.printer import format_expr
 from attnc.trace.location import raised_at
 from attnc.trace.symbols import Row, Symbol
 
 
 def name_of(fn: Any) -> str:
     """What messages call a function."""
+    if torch.compiler.is_dynamo_compiling():  # it does not know the longer name
+        return getattr(fn, "__name__", "the mod")
     return getattr(fn, "__qualname__", None) or f"a {type(fn).__name__}"
 
 
@@ -68,7 +71,7 @@ def numpy_function(error: TypeError) -> ConcreteValueError:
 def bad_return(fn: Any, kind: str, result: Any) -> ModReturnError:
     """An error about what ``fn`` returned."""
     if isinstance(result, Symbol):
-        text = format_expr(result.expr, max_length=100)
+        text = result.context.shown(result.expr)
         got = f"the {result.kind.value} value `{text}`"
         instead = "Compare it, as in `... != 0`; a score_mod is passed as such."
     else:

@@ -105,7 +105,7 @@ class Symbol(TracedValue):
         return self.context.call("bitwise_not", (self,), NO_KWARGS)
 
     def describe(self) -> str:
-        return f"`{format_expr(self.expr, max_length=100)}`"
+        return f"`{self.context.shown(self.expr)}`"
 
     def __repr__(self) -> str:
         return f"Symbol({format_expr(self.expr, max_length=100)}, {self.kind.value})"

@@ -44,6 +44,8 @@ RANDOM = frozenset(
     | {"normal", "bernoulli", "multinomial", "poisson", "binomial", "dropout"}
 )
 
+NOT_RANDOM = "Draw a tensor before the call and index it: noise[q_idx, kv_idx]."
+
 _SCALARS = (Symbol, int, float, bool)
 
 #: By identity, because the name of a torch function is no constant while dynamo traces.
@@ -114,16 +116,16 @@ class Tracer(Context):
             if isinstance(error, AttncError):
                 raise
             advice = "Check the call against torch's documentation, or write it with arithmetic."
-            operation = f"{_spelling(name)} with arguments that it does not take"
+            operation = f"{spelling(name)} with arguments that it does not take"
             raise refuse(operation, advice) from error
-        raise refuse(_spelling(name), _alternatives(name))
+        raise refuse(spelling(name), alternatives(name))
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     return f"torch.{name}" if hasattr(torch, name) else f"Tensor.{name}"
 
 
-def _alternatives(name: str) -> str:
+def alternatives(name: str) -> str:
     names = supported_names()
     close = difflib.get_close_matches(name.strip("_"), names, n=3, cutoff=0.65)
     if not close:
@@ -162,8 +164,7 @@ class _Mode(TorchFunctionMode):
             return self.context.call(name, args, kwargs)
         self.context.takes_elements_only = False
         if name in RANDOM:
-            advice = "Draw a tensor before the call and index it: noise[q_idx, kv_idx]."
-            raise refuse(_spelling(name), advice)
+            raise refuse(spelling(name), NOT_RANDOM)
         made = self.context.made
         if name in _WRITING_OPERATORS or _writes(name) or "out" in kwargs:
             target = kwargs.get("out", args[0] if args else None)
