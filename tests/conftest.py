@@ -54,3 +54,13 @@ def _quick_builds(request: pytest.FixtureRequest) -> Iterator[None]:
     is_quick = is_default and request.module.__name__.rpartition(".")[2] not in _AS_USERS_HAVE_THEM
     with patch.object(cpu, "OPTIMIZATION", "-O1" if is_quick else cpu.OPTIMIZATION):
         yield
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter runs what the test launches."""
+    from attnc.runtime.triton import is_interpreting
+
+    if not is_interpreting():
+        pytest.skip("Triton compiles for the GPU here: see test_triton_gpu.py")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read where a kernel is defined

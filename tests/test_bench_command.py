@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import attnc
 from attnc.bench.contest import GEMM, hold, ratio_of, spread
@@ -21,7 +21,6 @@ from attnc.bench.contestants import Absent, Contestant, contestant_attnc, contes
 from attnc.bench.measure import Times
 from attnc.bench.problem import Oracle, Problem
 from attnc.bench.report import table
-from attnc.cli.app import app
 
 MASKS = """
 import attnc
@@ -69,23 +68,15 @@ SMALL = ("--shape", "1,2,40,40,16", "--seconds", "0", "--against", "sdpa", "--de
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a file of functions."""
-    (tmp_path / "masks.py").write_text(MASKS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "masks", raising=False)
-    return tmp_path
+    return commands.work_in(tmp_path, monkeypatch, masks=MASKS)
 
 
 def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["bench", *arguments], prog_name="attnc")
+    return commands.invoke("bench", *arguments)
 
 
 def mistake(*arguments: str) -> str:
-    """The one line on standard error for wrong input."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("attnc: error: ")
+    return commands.mistake("bench", *arguments)
 
 
 def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
+from commands import invoke, mistake, work_in
 
 import attnc
-from attnc.cli.app import app
 from attnc.evaluate import evaluate
 from attnc.program import build_program
 from attnc.stages import STAGES, Inspection
@@ -65,26 +64,7 @@ class Masks:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a file of masks; what is imported from it is forgotten afterwards."""
-    (tmp_path / "masks.py").write_text(MASKS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "masks", raising=False)
-    return tmp_path
-
-
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments, prog_name="attnc")
-
-
-def mistake(*arguments: str) -> str:
-    """The message for wrong input: one line on standard error, exit code 2, no traceback."""
-    result = invoke(*arguments)
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("attnc: error: ")
-    return lines[0].removeprefix("attnc: error: ")
+    return work_in(tmp_path, monkeypatch, masks=MASKS)
 
 
 def real_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -12,17 +12,16 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import torch
 from exportable import EXPORTABLE, documents, documents_of, learned, names_of, table, write
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 import attnc
 from attnc.blocks import classify
-from attnc.cli.app import app
 from attnc.evaluate import evaluate
 from attnc.export import TARGETS, Request, export
 from attnc.export.names import argument_names, plain, source_lines
@@ -362,32 +361,24 @@ def causal(b, h, q_idx, kv_idx):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a file of functions."""
-    (tmp_path / "masks.py").write_text(MASKS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "masks", raising=False)
-    return tmp_path
+    return commands.work_in(tmp_path, monkeypatch, masks=MASKS)
 
 
 def mistake(*arguments: str) -> str:
-    """The one line on standard error for wrong input."""
-    result = CliRunner().invoke(app, ["export", *arguments], prog_name="attnc")
-    assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
-    return line.removeprefix("attnc: error: ")
+    return commands.mistake("export", *arguments)
 
 
 def test_export_replaces_nothing_unless_told_to(folder: Path) -> None:
     """The second export to a name is refused; --force replaces it."""
     command = ["masks.py:causal", "-o", "k.py", "--forward-only"]
-    result = CliRunner().invoke(app, ["export", *command])
+    result = commands.invoke("export", *command)
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith("k.py: ")
 
     told = mistake(*command)
 
     assert told == "--output 'k.py': k.py exists; choose another name, or add --force."
-    assert CliRunner().invoke(app, ["export", *command, "--force"]).exit_code == 0
+    assert commands.invoke("export", *command, "--force").exit_code == 0
 
 
 @pytest.mark.parametrize(

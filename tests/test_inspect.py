@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from commands import invoke
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from attnc.cli.app import app
 from attnc.errors import InspectionOptionError, ToolMissingError
 from attnc.library import ENTRIES
 from attnc.runtime.disassembly import MachineFunction, disassembled, functions_in
@@ -40,10 +39,6 @@ def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
 
 def alibi(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
     return score + slopes[h] * (kv_idx - q_idx)
-
-
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments, prog_name="attnc")
 
 
 def as_json(*arguments: str) -> Any:

@@ -11,29 +11,23 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from commands import invoke
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
-from typer.testing import CliRunner
 
 import attnc
 from attnc import library
 from attnc.analysis import analyze
-from attnc.cli.app import app
 from attnc.pictures import Content, Curve, Drawing, Heat, Pairs, html_page, plain, text_lines
 
 ENTRIES = tuple(library.ENTRIES.values())
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-
-
-def invoke(*arguments: str) -> Any:
-    return CliRunner().invoke(app, arguments, prog_name="attnc")
 
 
 def page_of(content: Content) -> str:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from attnc.cli.app import app
+from commands import invoke, work_in
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,17 +60,11 @@ def raising(b, h, q, kv):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a file of masks; what is imported from it is forgotten afterwards."""
-    (tmp_path / "masks_to_prove.py").write_text(MASKS)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "masks_to_prove", raising=False)
-    return tmp_path
+    return work_in(tmp_path, monkeypatch, masks_to_prove=MASKS)
 
 
 def prove(name: str, *arguments: str) -> Any:
-    return CliRunner().invoke(
-        app, ["prove", f"masks_to_prove.py:{name}", *arguments], prog_name="attnc"
-    )
+    return invoke("prove", f"masks_to_prove.py:{name}", *arguments)
 
 
 def line_of(text: str) -> int:

@@ -12,17 +12,11 @@ from hypothesis import Phase, given, settings
 from triton_kernels import assert_equals_oracle, interpret, qkv
 
 from attnc.run_table import Kind, RunTable
-from attnc.runtime.triton import is_interpreting
 from attnc.testing import InputsRecipe, MaskRecipe, ScoreRecipe, inputs, masks, score_mods
 
+pytestmark = pytest.mark.usefixtures("interpreter")
+
 WITHOUT_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
-
-
-@pytest.fixture(autouse=True)
-def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not is_interpreting():
-        pytest.skip("Triton compiles for the GPU here: see test_triton_gpu.py")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read where a kernel is defined
 
 
 def causal(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:

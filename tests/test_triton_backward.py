@@ -17,9 +17,11 @@ from attnc.plan import Wanted, make_plan
 from attnc.run_table import RunTable
 from attnc.runtime.call import BackwardCall, Call
 from attnc.runtime.reference import reference_attention
-from attnc.runtime.triton import is_interpreting, load_triton_kernel
+from attnc.runtime.triton import load_triton_kernel
 from attnc.target import GPU_TARGETS, INTERPRETER
 from attnc.testing import InputsRecipe, MaskRecipe, ScoreRecipe, inputs, masks, score_mods
+
+pytestmark = pytest.mark.usefixtures("interpreter")
 
 WITHOUT_SHRINKING = [Phase.explicit, Phase.reuse, Phase.generate]
 ALL = Wanted(True, True, True)
@@ -30,13 +32,6 @@ TOLERANCES = {
     torch.float16: 4e-3,
     torch.bfloat16: 3e-2,
 }
-
-
-@pytest.fixture(autouse=True)
-def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not is_interpreting():
-        pytest.skip("Triton compiles for the GPU here: see test_triton_gpu.py")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")  # read where a kernel is defined
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,9 @@ from attnc.ir import (
 )
 from attnc.render.triton import render_functions
 from attnc.render.triton_expressions import TritonWriter
-from attnc.runtime.triton import is_interpreting, load_module
+from attnc.runtime.triton import load_module
+
+pytestmark = pytest.mark.usefixtures("interpreter")
 
 X, Y = (lambda dtype, slot=slot: Gather(slot, (KV_IDX,), dtype) for slot in (0, 1))
 INTS = (DType.INT32, DType.INT64)
@@ -53,13 +55,6 @@ def elementwise(out_ptr, t0_ptr, t0_size0, t0_stride0, t1_ptr, t1_size0, t1_stri
 {lines}
     tl.store(out_ptr + kv_idx, {result}, mask=kv_idx < t0_size0)
 """
-
-
-@pytest.fixture(autouse=True)
-def _interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not is_interpreting():
-        pytest.skip("Triton compiles for the GPU here")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 def triton_value(expr: Expr, x: torch.Tensor, y: torch.Tensor, folder: Path) -> torch.Tensor:
