@@ -55,6 +55,7 @@ class CpuKernel:
         spec: What it computes.
         block_m, block_n: Its tiles, in tokens.
         uses_table: It visits the tiles of ``Call.table``.
+        knows_terms: The table says which terms of the mask hold all over its PARTIAL runs.
         slots: The captured tensors that it reads, in its order.
         folder: Its entry in the cache: source, library, plan.
     """
@@ -63,14 +64,11 @@ class CpuKernel:
     block_m: int
     block_n: int
     uses_table: bool
+    knows_terms: bool
     slots: tuple[int, ...]
     folder: Path
     _entry: Callable[[int | bytes], int]
     _arguments: ArgumentWriter
-
-    @property
-    def knows_terms(self) -> bool:
-        return False
 
     def run(self, call: Call) -> None:
         """Fills ``call.out`` and, where asked, ``call.lse`` and ``call.max_scores``.
@@ -234,6 +232,7 @@ def _build(folder: Path, plans: Sequence[Plan], compiler: Compiler, flags: tuple
             "block_m": plan.tiles.block_m,
             "block_n": plan.tiles.block_n,
             "uses_table": plan.uses_table,
+            "knows_terms": plan.knows_terms,
             "slots": plan.slots,
             "decisions": [[decision.what, decision.why] for decision in plan.decisions],
         }
@@ -259,6 +258,7 @@ def _loaded(entry: Entry, specs: Sequence[Spec]) -> list[CpuKernel]:
                 block_m=plan["block_m"],
                 block_n=plan["block_n"],
                 uses_table=plan["uses_table"],
+                knows_terms=plan["knows_terms"],
                 slots=slots,
                 folder=entry.folder,
                 _entry=function,

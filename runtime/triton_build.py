@@ -88,7 +88,7 @@ def write_source(spec: Spec, folder: Path) -> Plan:
     plan = make_plan(spec)
     (folder / SOURCE).write_text(render(plan), encoding="utf-8")
     functions = {name: function_facts(tiles_of(plan, name)) for name in functions_of(plan)}
-    knows_terms = plan.uses_table and plan.masks is not None and bool(plan.masks.terms)
+    knows_terms = plan.knows_terms
     facts = KernelFacts(plan.uses_table, knows_terms, plan.slots, functions)
     (folder / _FACTS).write_text(json.dumps(asdict(facts)))
     return plan

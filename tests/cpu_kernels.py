@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from attnc.blocks import classify
+from attnc.blocks.terms import with_held_terms
+from attnc.conjunction import terms_of
 from attnc.ir import DType
 from attnc.plan import Spec
 from attnc.program import Program, build_program
@@ -108,7 +110,7 @@ def table_of(
     if not kernel.uses_table:
         return None
     assert program.mask is not None
-    return classify(
+    table = classify(
         program.mask,
         program.tensors,
         n_batch=q.shape[0],
@@ -118,6 +120,9 @@ def table_of(
         block_m=kernel.block_m,
         block_n=kernel.block_n,
     ).table
+    if not kernel.knows_terms:
+        return table
+    return with_held_terms(table, terms_of(program.mask), program.tensors)
 
 
 def load(specs: Sequence[Spec], optimization: str = "-O1") -> Sequence[CompiledKernel]:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
+import cpu_kernels
 import numpy as np
 import pytest
 import torch
-from cpu_kernels import spec_of
+from cpu_kernels import load, program_of, run, spec_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from triton_kernels import qkv
@@ -24,7 +25,7 @@ from attnc.program import build_program
 from attnc.run_table import Kind, RunTable
 from attnc.runtime.triton import is_interpreting
 from attnc.target import GPU_TARGETS
-from attnc.testing import Limits, MaskRecipe, masks
+from attnc.testing import Limits, MaskRecipe, available_backends, masks
 
 BLOCK_M, BLOCK_N = 8, 4
 LIMITS = Limits(n_batch=2, n_heads=2, length=70)
@@ -140,26 +141,65 @@ MASKS = {
 }
 
 
+@pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("name", MASKS)
 @pytest.mark.parametrize("length", [1, 127, 300])
 def test_kernels_that_branch_on_terms_equal_the_oracle(
-    name: str, length: int, monkeypatch: pytest.MonkeyPatch
+    backend: str, name: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forward and all gradients, in Triton's interpreter."""
-    if not is_interpreting():
-        pytest.skip("Triton compiles for the GPU here")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    """Forward and all gradients; Triton's in its interpreter."""
+    if backend not in available_backends():
+        pytest.skip("needs a C++ compiler")
+    if backend == "triton":
+        if not is_interpreting():
+            pytest.skip("Triton compiles for the GPU here")
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
     found, expected = [], []
-    for backend, results in (("triton", found), ("reference", expected)):
+    for each, results in ((backend, found), ("reference", expected)):
         tensors = [x.expand(2, -1, -1, -1).requires_grad_() for x in qkv(length, length)]
-        out = attnc.attention(*tensors, mask=MASKS[name], backend=backend, enable_gqa=True)
+        out = attnc.attention(*tensors, mask=MASKS[name], backend=each, enable_gqa=True)
         results += [out, *torch.autograd.grad(out.square().sum(), tensors)]
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
 
 
+@pytest.mark.skipif("cpu" not in available_backends(), reason="needs a C++ compiler")
+@pytest.mark.parametrize("n_queries", [300, 2])
+@pytest.mark.parametrize(
+    ("held", "left"),
+    [
+        ([0], lambda q, kv: IDS[q] == IDS[kv]),
+        ([1], lambda q, kv: q >= kv),
+        ([0, 1], lambda q, kv: kv >= 0),
+    ],
+)
+def test_cpu_tiles_leave_out_the_terms_that_a_table_says(
+    held: list[int], left: Any, n_queries: int
+) -> None:
+    """Only the others hide pairs of the tiles that are visited, whatever the mask says."""
+    program = program_of(MASKS["documents"], None)
+    [kernel] = load([spec_of(program, short_queries=n_queries < 16)])
+    q, k, v = qkv(n_queries, 300)
+    table = cpu_kernels.table_of(kernel, program, q, k)
+    assert kernel.knows_terms
+    assert table is not None
+    is_visited = torch.from_numpy(table.to_dense()[0, 0] != Kind.EMPTY)
+    visible = is_visited.repeat_interleave(table.block_m, 0).repeat_interleave(table.block_n, 1)
+    bits = sum(RunTable.bit_of(term) for term in held)
+    kinds = np.where(table.kinds == Kind.FULL, Kind.FULL, Kind.PARTIAL | bits).astype(np.int8)
+    assert (kinds != table.kinds).any()
+
+    found = run(kernel, program, q, k, v, table=replace(table, kinds=kinds)).out
+
+    def shown(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return visible[q_idx, kv_idx] & left(q_idx, kv_idx)
+
+    expected = attnc.attention(q, k, v, mask=shown, backend="reference", enable_gqa=True)
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
 def test_the_plan_says_which_tiles_check_less() -> None:
-    """Terms of tables on GPUs; the whole mask where tiles are given, and on CPUs."""
+    """Terms of tables; the whole mask where tiles are given."""
     program = build_program(MASKS["documents"], None)
     spec = replace(spec_of(program, dtype=torch.bfloat16, head_dim=64), target=GPU_TARGETS["sm_90"])
 

@@ -168,7 +168,7 @@ def _triton_pass(plan: Plan, renamed: Mapping[str, str], captured: Captured) -> 
         block_m=max((f.block_m for f in functions.values()), default=64),
         block_n=max((f.block_n for f in functions.values()), default=64),
         uses_table=plan.uses_table,
-        knows_terms=plan.uses_table and plan.masks is not None and bool(plan.masks.terms),
+        knows_terms=plan.knows_terms,
         sums=sums,
     )
 

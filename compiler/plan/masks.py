@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ class PartialMasks:
 
     @property
     def computed(self) -> tuple[Schedule, ...]:
-        """Everything that tiles compute of the mask."""
+        """Everything that tiles of GPUs compute of the mask."""
         return tuple(term.schedule for term in self.terms) or tuple(self.schedules.values())
 
 
@@ -87,11 +87,13 @@ def masks_by_keys(
     """What is checked in loops over tiles of keys; None without a mask."""
     if mask is None:
         return None
-    if isinstance(spec.target, CpuTarget):
-        what = "PARTIAL tiles check the whole mask"
-        decisions.append(Decision(what, "on CPUs that takes a few percent of a tile's time"))
-        return PartialMasks(scheduled(mask, "m"))
-    return _partial_masks(spec, mask, closed_form, scheduled, decisions)
+    if not isinstance(spec.target, CpuTarget):
+        return _partial_masks(spec, mask, closed_form, scheduled, decisions)
+    # One loop visits all tiles: what they check takes little of their time.
+    whole = scheduled(mask, "m")
+    if closed_form is None:
+        return PartialMasks(whole, terms=_terms(spec, mask, scheduled, decisions))
+    return _masks_of_sides(mask, closed_form, whole, "keys", {}, scheduled, decisions)
 
 
 def masks_by_queries(
@@ -105,25 +107,42 @@ def masks_by_queries(
     if mask is None or spec.gradients is None or isinstance(spec.target, CpuTarget):
         return None
     # More loops, which add to two sums, would have too few registers: here tiles branch.
-    limited = _limited(mask, IndexName.Q, transposed, decisions)
-    whole = scheduled(limited(mask), "m")
+    scheduled = _with_limits(mask, IndexName.Q, transposed, scheduled, decisions)
+    whole = scheduled(mask, "m")
     if transposed is None:
-        return PartialMasks(whole, terms=_terms(spec, mask, limited, scheduled, decisions))
+        return PartialMasks(whole, terms=_terms(spec, mask, scheduled, decisions))
     if len(transposed.runs) > 1:
         return PartialMasks(whole)
+    exchanged = replaced(mask, EXCHANGED)
+    return _masks_of_sides(exchanged, transposed, whole, "queries", EXCHANGED, scheduled, decisions)
+
+
+def _masks_of_sides(
+    mask: Expr,
+    closed_form: ClosedForm,
+    whole: Schedule,
+    of_what: str,
+    indices: Mapping[Expr, Expr],
+    scheduled: Scheduled,
+    decisions: list[Decision],
+) -> PartialMasks:
+    """Terms of ``mask`` for tiles of the last run to branch on by their place in it.
+
+    ``closed_form`` is solved from ``mask``; in kernels, its indices are those of ``indices``.
+    """
     from attnc.plan.edges import edges_of
     from attnc.printer import format_expr
 
-    edges = edges_of(replaced(mask, EXCHANGED), transposed)
+    edges = edges_of(mask, closed_form)
     if edges is None:
         return PartialMasks(whole)
     terms = []
-    for number, (side, exchanged) in enumerate(edges.terms):
-        condition = replaced(exchanged, EXCHANGED)
-        terms.append(Term(scheduled(limited(condition), f"m{_LETTERS[number]}"), side))
+    for letter, (side, part) in zip(_LETTERS, edges.terms, strict=False):
+        condition = replaced(part, indices)
+        terms.append(Term(scheduled(condition, f"m{letter}"), side))
         if side:
             where = "before the FULL ones" if side == "low" else "after them"
-            what = f"of tiles of queries, only those {where} check `{format_expr(condition)}`"
+            what = f"of tiles of {of_what}, only those {where} check `{format_expr(condition)}`"
             decisions.append(Decision(what, "its own bounds say that it holds in the others"))
     return PartialMasks(
         whole, terms=tuple(terms), low_stop=edges.low_stop, high_start=edges.high_start
@@ -133,41 +152,49 @@ def masks_by_queries(
 _LETTERS = "abcd"  # of terms, in names of their values
 
 
-def _limited(
-    mask: Expr, own: IndexName, closed_form: ClosedForm | None, decisions: list[Decision]
-) -> Callable[[Expr], Expr]:
-    """Rewrites conditions of ``mask`` as limits of the index that a loop goes over."""
+def _with_limits(
+    mask: Expr,
+    own: IndexName,
+    closed_form: ClosedForm | None,
+    scheduled: Scheduled,
+    decisions: list[Decision],
+) -> Scheduled:
+    """Schedules conditions of ``mask`` as limits of the index that a loop goes over."""
     # Closed forms are used only where no integer wraps around.
     limited = partial(limits_of, own=own, is_exact=closed_form is not None)
     if any(isinstance(node, Ref) for node in walk(limited(mask))):
         what = f"comparisons with {own.value} are limits of its place in a tile"
         why = "places are the same in every tile; of limits there is one per line of it"
         decisions.append(Decision(what, why))
-    return limited
+    return lambda condition, prefix: scheduled(limited(condition), prefix)
 
 
 def _terms(
     spec: Spec,
     mask: Expr,
-    limited: Callable[[Expr], Expr],
     scheduled: Scheduled,
     decisions: list[Decision],
 ) -> tuple[Term, ...]:
     """What PARTIAL tiles of a table check each where the table says so; () for the whole mask."""
     terms = terms_of(mask)
-    if spec.from_table or len(terms) == 1:
+    if len(terms) == 1:
         return ()
-    if _lacks_registers(spec):
-        why = "branches around them would take more registers than wide heads leave on this machine"
-        decisions.append(Decision("PARTIAL tiles check the whole mask", why))
+    why = ""
+    if spec.from_table:
+        why = "tiles that were given stay, while what the mask reads may change"
+    elif _lacks_registers(spec):
+        why = "branches around its terms would take more registers than wide heads leave here"
+    if why:
+        decision = Decision("PARTIAL tiles check the whole mask", why)
+        if decision not in decisions:
+            decisions.append(decision)
         return ()
     what = f"PARTIAL tiles check those of {len(terms)} terms of the mask that may not hold there"
     decision = Decision(what, "the table says which, made by the analysis of each term")
     if decision not in decisions:
         decisions.append(decision)
     return tuple(
-        Term(scheduled(limited(term), f"m{letter}"))
-        for letter, term in zip(_LETTERS, terms, strict=False)
+        Term(scheduled(term, f"m{letter}")) for letter, term in zip(_LETTERS, terms, strict=False)
     )
 
 
@@ -184,10 +211,10 @@ def _partial_masks(
     scheduled: Scheduled,
     decisions: list[Decision],
 ) -> PartialMasks:
-    limited = _limited(mask, IndexName.KV, closed_form, decisions)
-    whole = scheduled(limited(mask), "m")
+    scheduled = _with_limits(mask, IndexName.KV, closed_form, scheduled, decisions)
+    whole = scheduled(mask, "m")
     if closed_form is None:
-        return PartialMasks(whole, terms=_terms(spec, mask, limited, scheduled, decisions))
+        return PartialMasks(whole, terms=_terms(spec, mask, scheduled, decisions))
     from attnc.plan.edges import edges_of
     from attnc.printer import format_expr
 
@@ -199,7 +226,7 @@ def _partial_masks(
         condition = getattr(edges, name)
         if condition is None:
             continue
-        parts[name] = scheduled(limited(condition), prefix)
+        parts[name] = scheduled(condition, prefix)
         what = f"of a run of kv_idx, {where} check `{format_expr(condition)}`"
         why = "bounds of the mask's other conditions, each alone, say that they hold there"
         decisions.append(Decision(what, why))

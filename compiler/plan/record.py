@@ -103,13 +103,19 @@ class Plan:
 
     @property
     def parts(self) -> tuple[Schedule | None, ...]:
-        """Everything that is computed of a score."""
+        """Everything that kernels for CPUs compute of a score."""
+        terms = [] if self.masks is None else [term.schedule for term in self.masks.terms]
         gathered = [part for a in self.accumulations for part in (a.factor, *a.indices)]
-        return (self.score, self.derivative, self.mask, *gathered)
+        return (self.score, self.derivative, self.mask, *terms, *gathered)
 
     @property
     def uses_table(self) -> bool:
         return self.closed_form is None
+
+    @property
+    def knows_terms(self) -> bool:
+        """The table says which terms of the mask hold all over its PARTIAL runs."""
+        return self.uses_table and self.masks is not None and bool(self.masks.terms)
 
     @property
     def has_partial_tiles(self) -> bool:

@@ -58,6 +58,18 @@ class RunText:
 
 
 @dataclass(frozen=True)
+class TermText:
+    """A term of the mask, which the tiles of the last run that ``held`` is true of need not check.
+
+    ``bit``: its bit in the terms that hold, in tables too. ``held``: over ``kv_block``, or "".
+    """
+
+    bit: int
+    loop: LoopText
+    held: str
+
+
+@dataclass(frozen=True)
 class KernelText:
     """The variables of ``forward.cpp.jinja``."""
 
@@ -79,7 +91,8 @@ class KernelText:
     row_lines: tuple[str, ...]
     score: LoopText | None  # of FULL tiles
     mask: LoopText | None  # of PARTIAL tiles: whether a key is visible,
-    visible_score: LoopText  # and what follows where some are
+    terms: tuple[TermText, ...]  # the same in tiles all over which some of them hold,
+    visible_score: LoopText  # and what follows where some keys are visible
     raw_runs: tuple[RunText, ...]
     exchanges: tuple[tuple[int, int], ...]
     runs: tuple[RunText, ...]
@@ -174,11 +187,13 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         if plan.mask is None
         else loop_text(spec, [plan.mask], "visible[j] = -(Int<real>)({});")
     )
+    terms = _terms(plan)
     shown = "row[j] = visible[j] ? {} : -Limits<real>::inf;"
     visible_score = loop_text(spec, [plan.score], shown)
     gradients = gradients_text(plan)
     more = () if gradients is None else gradients.loops
-    loops = [loop for loop in (score, mask, visible_score, *more) if loop is not None]
+    checks = [mask, *(term.loop for term in terms)]
+    loops = [loop for loop in (score, *checks, visible_score, *more) if loop is not None]
     inner_reads = frozenset().union(*(loop.leaves for loop in loops))
     row_lines, row_arrays, row_reads = _rows(plan, inner_reads)
     raw_runs, bound_names = _runs(plan)
@@ -207,11 +222,28 @@ def _kernel_text(plan: Plan, name: str) -> KernelText:
         row_lines=row_lines,
         score=score,
         mask=mask,
+        terms=terms,
         visible_score=visible_score,
         raw_runs=raw_runs if exchanges else (),
         exchanges=exchanges,
         runs=runs,
         gradients=gradients,
+    )
+
+
+def _terms(plan: Plan) -> tuple[TermText, ...]:
+    masks = plan.masks
+    if masks is None:
+        return ()
+    held = {"": ""}
+    if masks.low_stop is not None:
+        held["low"] = f"kv_block >= {_bound_text(masks.low_stop)}"
+    if masks.high_start is not None:
+        held["high"] = f"kv_block < {_bound_text(masks.high_start)}"
+    result = "visible[j] &= -(Int<real>)({});"
+    return tuple(
+        TermText(1 << number, loop_text(plan.spec, [term.schedule], result), held[term.side])
+        for number, term in enumerate(masks.terms)
     )
 
 
@@ -303,6 +335,8 @@ def _runs(plan: Plan) -> tuple[tuple[RunText, ...], frozenset[str]]:
         for end in used:
             names |= {str(symbol) for symbol in end.free_symbols}
         texts.append(RunText(*(_bound_text(end) for end in ends)))
+    for end in () if plan.masks is None else (plan.masks.low_stop, plan.masks.high_start):
+        names |= set() if end is None else {str(symbol) for symbol in end.free_symbols}
     return tuple(texts), frozenset(names)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -289,7 +290,13 @@ def _stores(arrays: Sequence[Array], place: str) -> list[str]:
 
 def refs_at(reads: set[Expr] | frozenset[Expr], level: Level) -> list[Ref]:
     refs = [leaf for leaf in reads if isinstance(leaf, Ref) and leaf.level is level]
-    return sorted(refs, key=lambda ref: (ref.name[0], int(ref.name[1:])))
+    return sorted(refs, key=_place_of)
+
+
+def _place_of(ref: Ref) -> tuple[str, int]:
+    """The prefix and the number that ``schedule`` made its name of."""
+    prefix = ref.name.rstrip(string.digits)
+    return prefix, int(ref.name[len(prefix) :])
 
 
 def arrays_at(reads: set[Expr] | frozenset[Expr], level: Level) -> tuple[Array, ...]:
