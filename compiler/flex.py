@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, TypedDict, get_args
 import torch
 
 from attnc import checks
-from attnc.attend import attend, checked_flag
+from attnc.attend import attend
 from attnc.block_mask import BlockMask, create_block_mask, create_mask
 from attnc.errors import (
     AuxRequestError,
@@ -20,6 +20,7 @@ from attnc.errors import (
     KernelOptionReservedError,
     KernelOptionsTypeError,
 )
+from attnc.inputs import checked_flag
 from attnc.mods import Mod, and_masks, noop_mask, or_masks
 
 __all__ = [

@@ -25,6 +25,7 @@ from attnc.ir import (
     RowIndex,
     Score,
     UnaryOp,
+    free_rows,
     slopes_of,
     walk,
 )
@@ -73,13 +74,12 @@ def schedule(
     """
     order = list(walk(expr))
     levels: dict[Expr, Level] = {}
-    free: dict[Expr, frozenset[int]] = {}
+    free = free_rows(expr)
     uses: Counter[Expr] = Counter()
     outer_user: set[Expr] = set()
     on_diagonals = _on_diagonals(expr) if diagonals else set[Expr]()
     for node in order:
         levels[node] = Level.DIAGONAL if node in on_diagonals else _level(node, levels)
-        free[node] = _free_rows(node, free)
         for child in node.children:
             uses[child] += 1
     for node in order:
@@ -162,10 +162,3 @@ def _on_diagonals(expr: Expr) -> set[Expr]:
             found.add(node)
         stack.extend((child, is_inside) for child in node.children)
     return found
-
-
-def _free_rows(node: Expr, free: dict[Expr, frozenset[int]]) -> frozenset[int]:
-    if isinstance(node, RowIndex):
-        return frozenset({node.number})
-    rows = frozenset[int]().union(*(free[child] for child in node.children))
-    return rows - {node.number} if isinstance(node, Reduce) else rows

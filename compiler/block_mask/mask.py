@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any, Self, TypeVar
 
 import torch
-from torch.utils._pytree import GetAttrKey
 
 from attnc import checks
 from attnc.block_mask.arguments import (
@@ -20,9 +18,10 @@ from attnc.block_mask.arguments import (
     taken,
 )
 from attnc.block_mask.lists import Pair, dense_of_lists, lists_of_dense
+from attnc.block_mask.parts import BlockParts
 from attnc.block_mask.pictures import block_pictures
-from attnc.block_mask.storage import KV_LISTS, Q_LISTS, BlockStorage
-from attnc.block_mask.write_order import torch_has_write_order, write_order
+from attnc.block_mask.storage import KV_LISTS, Q_LISTS
+from attnc.block_mask.write_order import write_order
 from attnc.errors import (
     BlockMaskArgumentError,
     BlockMaskLengthError,
@@ -51,7 +50,7 @@ def is_sliced(block_mask: Any) -> bool:
     )
 
 
-class BlockMask(BlockStorage):
+class BlockMask(BlockParts):
     """Which blocks of (queries, keys) a mask leaves empty, partial or full.
 
     The lists are the truth: a block that is absent is skipped, in one listed as partial
@@ -77,14 +76,6 @@ class BlockMask(BlockStorage):
         dq_kv_order: The order it was made for, as a tensor.
         dq_kv_order_spt: The same as a bool: whether the last block of keys comes first.
     """
-
-    _TENSOR_ATTRS = (*KV_LISTS, *Q_LISTS, "dq_write_order", "dq_write_order_full", "dq_kv_order")
-    _CONTEXT_ATTRS = ("seq_lengths", "BLOCK_SIZE", "mask_mod", "dq_kv_order_spt")
-
-    dq_write_order: torch.Tensor | None
-    dq_write_order_full: torch.Tensor | None
-    dq_kv_order: torch.Tensor | None
-    dq_kv_order_spt: bool | None
 
     def __init__(
         self,
@@ -211,23 +202,6 @@ class BlockMask(BlockStorage):
             for name in Q_LISTS:  # made from the others on first access
                 del block_mask._lists[name]
         return block_mask
-
-    def as_tuple(self, flatten: bool = True) -> tuple[Any, ...]:
-        """(lengths, the tensors, dq_kv_order_spt, block size, mask_mod), as the PyTorch at hand.
-
-        The tensors are the eight lists and the three of the write order, in the order of the
-        attributes; before PyTorch had a write order, the lists alone.
-
-        Args:
-            flatten: Give the two lengths and the two block sizes as separate items.
-        """
-        parts = [getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)]
-        if torch_has_write_order():
-            parts += [getattr(self, name) for name in self._TENSOR_ATTRS[8:]]
-            parts.append(self.dq_kv_order_spt)
-        if checked_flag("flatten", flatten):
-            return (*self.seq_lengths, *parts, *self.BLOCK_SIZE, self.mask_mod)
-        return (self.seq_lengths, *parts, self.BLOCK_SIZE, self.mask_mod)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -387,46 +361,6 @@ class BlockMask(BlockStorage):
             tensor = getattr(self, name)
             setattr(moved, name, None if tensor is None else tensor.to(device))
         return moved
-
-    def to_torch(self) -> Any:
-        """The same as a ``torch.nn.attention.flex_attention.BlockMask``."""
-        from torch.nn.attention.flex_attention import BlockMask as TorchBlockMask
-
-        from attnc.decorator import Kernel
-
-        parts: dict[str, Any] = {name: getattr(self, name) for name in (*KV_LISTS, *Q_LISTS)}
-        for name in (*self._TENSOR_ATTRS[8:], "dq_kv_order_spt"):
-            if (value := getattr(self, name)) is not None:  # older versions do not know the name
-                parts[name] = value
-        return TorchBlockMask(
-            seq_lengths=self.seq_lengths,
-            BLOCK_SIZE=self.BLOCK_SIZE,
-            mask_mod=self.mask_mod.fn if isinstance(self.mask_mod, Kernel) else self.mask_mod,
-            **parts,
-        )
-
-    # PyTorch's names, for those who register the class with torch.utils._pytree.
-
-    def _flatten(self) -> tuple[tuple[torch.Tensor, ...], tuple[Any, ...]]:
-        tensors, context = self._flatten_with_keys()
-        return tuple(tensor for _, tensor in tensors), context
-
-    def _flatten_with_keys(
-        self,
-    ) -> tuple[tuple[tuple[GetAttrKey, torch.Tensor], ...], tuple[Any, ...]]:
-        tensors = {name: getattr(self, name) for name in self._TENSOR_ATTRS}
-        present = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-        context = tuple(getattr(self, name) for name in self._CONTEXT_ATTRS)
-        keyed = tuple((GetAttrKey(name), tensor) for name, tensor in present.items())
-        return keyed, (*context, tuple(present))
-
-    @classmethod
-    def _unflatten(cls, leaves: Iterable[Any], context: tuple[Any, ...]) -> Self:
-        *values, present = context
-        given: dict[str, Any] = dict.fromkeys(cls._TENSOR_ATTRS)
-        given |= dict(zip(present, leaves, strict=True))
-        given |= dict(zip(cls._CONTEXT_ATTRS, values, strict=True))
-        return cls(**given)
 
 
 _M = TypeVar("_M", bound=BlockMask)

@@ -25,6 +25,7 @@ from attnc.ir import (
     Select,
     Unary,
     UnaryOp,
+    free_rows,
     walk,
 )
 
@@ -92,7 +93,7 @@ def torch_text(
     """
     writer = _Writer(tensors, params)
     writer.count(expr)
-    free = _free_rows(expr)
+    free = free_rows(expr)
     lines = writer.block([node for node in walk(expr) if not free[node]], free)
     result = _bare(writer.texts[expr])
     text = "\n".join([*lines, result])
@@ -253,17 +254,3 @@ def _neutral(node: Reduce) -> int | float:
         return sign * math.inf
     n_bits = 31 if node.dtype is DType.INT32 else 63
     return -(1 << n_bits) if sign < 0 else (1 << n_bits) - 1
-
-
-def _free_rows(expr: Expr) -> dict[Expr, frozenset[int]]:
-    """Numbers of the ``RowIndex``es that each node reads and no ``Reduce`` in it binds."""
-    free: dict[Expr, frozenset[int]] = {}
-    for node in walk(expr):
-        match node:
-            case RowIndex(number):
-                free[node] = frozenset({number})
-            case Reduce(_, number, _, body):
-                free[node] = free[body] - {number}
-            case _:
-                free[node] = frozenset().union(*(free[child] for child in node.children))
-    return free

@@ -1,4 +1,4 @@
-"""What is wrong with a text that the operator was given, before a kernel is made of it.
+"""What is wrong with what the operators were given, before a kernel is made of it.
 
 Texts that attnc writes are right. Others may come in with the operator, which takes any: a gather of
 more dimensions than its tensor has would read memory that is not there.
@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 
-from attnc.errors import GraphTextError
+from attnc.errors import GraphArgumentError, GraphTextError
 from attnc.ir import (
     Binary,
     BinaryOp,
@@ -30,6 +30,7 @@ from attnc.ir import (
     Select,
     Unary,
     UnaryOp,
+    free_rows,
     walk,
 )
 from attnc.printer import format_expr
@@ -79,7 +80,7 @@ def require_well_formed(role: str, expr: Expr | None, slots: Slots, float_dtype:
     wanted = DType.BOOL if role == "mask" else float_dtype
     if expr.dtype is not wanted:
         _refuse(role, expr, f"it is {expr.dtype.value}, a {role} is {wanted.value}")
-    if (free := _free_rows(expr)) is not None:
+    if (free := min(free_rows(expr)[expr], default=None)) is not None:
         _refuse(role, RowIndex(free), "no reduction runs over it")
 
 
@@ -149,15 +150,30 @@ def _binary_problem(op: BinaryOp, lhs: DType, rhs: DType) -> str:
     return "" if op is not BinaryOp.DIV or lhs.is_float else "it takes floats"
 
 
-def _free_rows(expr: Expr) -> int | None:
-    """A number of a ``RowIndex`` outside of the reduction over it, or None."""
-    free: dict[Expr, frozenset[int]] = {}
-    for node in walk(expr):
-        below = frozenset[int]().union(*(free[child] for child in node.children))
-        match node:
-            case RowIndex(number):
-                below = frozenset((number,))
-            case Reduce(_, number, _, _):
-                below -= {number}
-        free[node] = below
-    return min(free[expr], default=None)
+def check_backward(
+    grad_out: torch.Tensor | None,
+    grad_lse: torch.Tensor | None,
+    q: torch.Tensor,
+    v: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    captured: Sequence[torch.Tensor],
+    needs: Sequence[bool],
+) -> None:
+    """Raises GraphArgumentError unless what a forward gave fits its inputs."""
+    outer, statistics = q.shape[:3], torch.float64 if q.dtype is torch.float64 else torch.float32
+    for name, tensor, shape, dtype in (
+        ("grad_out", grad_out, (*outer, v.shape[3]), q.dtype),
+        ("out", out, (*outer, v.shape[3]), q.dtype),
+        ("grad_lse", grad_lse, tuple(outer), statistics),
+        ("lse", lse, tuple(outer), statistics),
+    ):
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape or tensor.dtype is not dtype or tensor.device != q.device:
+            found = f"is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
+            problem = f"{found}; it belongs to q as {dtype} {shape} on {q.device}"
+            raise GraphArgumentError(operator="attention_backward", argument=name, problem=problem)
+    if len(needs) != 3 + len(captured):
+        problem = f"has {len(needs)} values for q, k, v and {len(captured)} captured tensors"
+        raise GraphArgumentError(operator="attention_backward", argument="needs", problem=problem)

@@ -14,20 +14,16 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
-from attnc.attend import check_inputs, checked_scale
 from attnc.autograd import attend_followed
-from attnc.block_mask.fixed import as_function
 from attnc.errors import FunctionTransformError, GraphArgumentError
-from attnc.evaluate import evaluate
+from attnc.in_graph.check import check_backward
+from attnc.in_graph.dense import dense_outputs
 from attnc.in_graph.texts import expr_of, program_of, table_of
-from attnc.ir import Expr
-from attnc.mods import Mod
+from attnc.inputs import check_inputs, checked_scale
 from attnc.parser import parse_expr
 from attnc.runtime.composed import Attention
 from attnc.runtime.dispatch import (
-    Fixed,
     Outputs,
-    TracedProgram,
     choose_backend,
     empty_outputs,
     run_program,
@@ -90,7 +86,7 @@ def _attention(
         scale = 1.0 / math.sqrt(q.shape[3])
     chosen = choose_backend(q, backend)
     if chosen == "reference":
-        outputs = _reference(q, k, v, program, scale)
+        outputs = dense_outputs(q, k, v, program, scale)
     else:
         outputs = run_program(
             q,
@@ -159,7 +155,7 @@ def _attention_backward(
         The gradients that are wanted, in this order, in the shapes and dtypes of the inputs.
     """
     check_inputs(q, k, v, True)
-    _check_backward(grad_out, grad_lse, q, v, out, lse, captured, needs)
+    check_backward(grad_out, grad_lse, q, v, out, lse, captured, needs)
     require_memory(q=q, k=k, v=v)
     q, k, v = q.resolve_neg(), k.resolve_neg(), v.resolve_neg()
     program = program_of(q, k, captured, blocks, mask, score, numbers, block_geometry)
@@ -181,35 +177,6 @@ def _attention_backward(
         strict=strict,
     )
     return [gradient for gradient in found if gradient is not None]
-
-
-def _check_backward(
-    grad_out: torch.Tensor | None,
-    grad_lse: torch.Tensor | None,
-    q: torch.Tensor,
-    v: torch.Tensor,
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    captured: Sequence[torch.Tensor],
-    needs: Sequence[bool],
-) -> None:
-    """Raises GraphArgumentError unless what a forward gave fits its inputs."""
-    outer, statistics = q.shape[:3], torch.float64 if q.dtype is torch.float64 else torch.float32
-    for name, tensor, shape, dtype in (
-        ("grad_out", grad_out, (*outer, v.shape[3]), q.dtype),
-        ("out", out, (*outer, v.shape[3]), q.dtype),
-        ("grad_lse", grad_lse, tuple(outer), statistics),
-        ("lse", lse, tuple(outer), statistics),
-    ):
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape or tensor.dtype is not dtype or tensor.device != q.device:
-            found = f"is {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
-            problem = f"{found}; it belongs to q as {dtype} {shape} on {q.device}"
-            raise GraphArgumentError(operator="attention_backward", argument=name, problem=problem)
-    if len(needs) != 3 + len(captured):
-        problem = f"has {len(needs)} values for q, k, v and {len(captured)} captured tensors"
-        raise GraphArgumentError(operator="attention_backward", argument="needs", problem=problem)
 
 
 def _fake_attention_backward(
@@ -385,36 +352,6 @@ def _as_tuple(
         lse if wants_lse and lse is not None else outputs.out.new_empty(0),
         max_scores if wants_max and max_scores is not None else outputs.out.new_empty(0),
     )
-
-
-def _reference(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, program: TracedProgram, scale: float
-) -> Outputs:
-    from attnc.runtime.reference import reference_attention
-
-    mask = None if program.mask is None else _as_mod(program.mask, program.tensors)
-    if program.given is not None:
-        mask = as_function(Fixed(program.given, mask, None), q.device)
-    score = None if program.score is None else _as_score_mod(program.score, program.tensors)
-    result = reference_attention(q, k, v, mask=mask, score=score, scale=scale, enable_gqa=True)
-    stat_dtype = torch.float64 if q.dtype is torch.float64 else torch.float32
-    return Outputs(
-        result.out.to(q.dtype), result.lse.to(stat_dtype), result.max_scores.to(stat_dtype)
-    )
-
-
-def _as_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
-    def mask_mod(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return evaluate(expr, b=b, h=h, q_idx=q_idx, kv_idx=kv_idx, tensors=tensors)
-
-    return mask_mod
-
-
-def _as_score_mod(expr: Expr, tensors: Sequence[torch.Tensor]) -> Mod:
-    def score_mod(score: Any, b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
-        return evaluate(expr, b=b, h=h, q_idx=q_idx, kv_idx=kv_idx, score=score, tensors=tensors)
-
-    return score_mod
 
 
 def _defined(make_library: Any = torch.library.Library) -> Any:

@@ -25,6 +25,7 @@ from attnc.ir.nodes import (
 )
 from attnc.ir.queries import (
     canonical_text,
+    free_rows,
     indices_of,
     level_of,
     reads_score,
@@ -75,6 +76,7 @@ __all__ = [
     "Unary",
     "UnaryOp",
     "canonical_text",
+    "free_rows",
     "indices_of",
     "level_of",
     "reads_score",

@@ -6,7 +6,18 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-from attnc.ir.nodes import Binary, Const, Expr, Gather, Index, Ref, Score, Unary
+from attnc.ir.nodes import (
+    Binary,
+    Const,
+    Expr,
+    Gather,
+    Index,
+    Reduce,
+    Ref,
+    RowIndex,
+    Score,
+    Unary,
+)
 from attnc.ir.types import BinaryOp, DType, IndexName, Level, UnaryOp
 
 
@@ -79,6 +90,19 @@ def slopes_of(*roots: Expr) -> dict[Expr, tuple[int, int]]:
 def indices_of(expr: Expr) -> frozenset[IndexName]:
     """The coordinates that ``expr`` reads."""
     return frozenset(node.name for node in walk(expr) if isinstance(node, Index))
+
+
+def free_rows(expr: Expr) -> dict[Expr, frozenset[int]]:
+    """Numbers of the ``RowIndex``es that each node reads and no ``Reduce`` in it binds."""
+    free: dict[Expr, frozenset[int]] = {}
+    for node in walk(expr):
+        rows = frozenset[int]().union(*(free[child] for child in node.children))
+        if isinstance(node, RowIndex):
+            rows = frozenset({node.number})
+        elif isinstance(node, Reduce):
+            rows -= {node.number}
+        free[node] = rows
+    return free
 
 
 def slots_of(*exprs: Expr) -> tuple[int, ...]:

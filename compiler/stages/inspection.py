@@ -25,6 +25,7 @@ from attnc.program import Program, assemble, build_program
 from attnc.roles import roles_of
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import Fixed
+from attnc.stages.limits import require_few_rows
 from attnc.stages.machines import default_gpu, local_cpu, machine_named, require_known
 from attnc.stages.stage import Pass, Stage
 from attnc.stages.texts import (
@@ -130,14 +131,18 @@ class Inspection:
 
         Args:
             block_size: Tokens per tile, one number or (queries, keys).
+
+        Raises:
+            InspectionOptionError: The shape has more rows of tiles than can be told in seconds.
         """
         n_batch, n_heads, n_queries, n_keys, _ = self.shape
         mask = TRUE if self.program.traced_mask is None else self.program.traced_mask
         tensors = self.program.tensors
-        if self.table is None:
-            found = analyze(mask, n_batch, n_heads, n_queries, n_keys, block_size, tensors=tensors)
-            return replace(found, locations=self.program.locations, names=self.names)
         blocks = (block_size, block_size) if isinstance(block_size, int) else block_size
+        if self.table is None:
+            require_few_rows(self.shape, self.program.traced_mask, blocks[0])
+            found = analyze(mask, n_batch, n_heads, n_queries, n_keys, blocks, tensors=tensors)
+            return replace(found, locations=self.program.locations, names=self.names)
         geometry = Geometry(n_batch, n_heads, n_queries, n_keys, *blocks)
         table = self.table.refine(*blocks)
         return Analysis(
@@ -274,7 +279,13 @@ class Inspection:
         return text, blocks_data(analysis, self._plan, costs)
 
     def costs(self, *, measure: bool = True) -> dict[str, Cost]:
-        """What the call costs, by pass; a pass that the target has no kernel for is left out."""
+        """What the call costs, by pass; a pass that the target has no kernel for is left out.
+
+        Raises:
+            InspectionOptionError: The shape has more rows of tiles than can be told in seconds.
+        """
+        if self.table is None:
+            require_few_rows(self.shape, self.program.traced_mask, self._plan.tiles.block_m)
         from attnc.cost import Problem, backward_target, cost_of
 
         n_batch, n_heads, n_queries, n_keys, head_dim = self.shape
