@@ -82,16 +82,8 @@ def gradients(
     """
     require_memory_of_pass((q, k, v, *program.tensors), grad_out, grad_lse)
     require_memory(out=out, lse=lse)
-    inputs = (q, k, v, *program.tensors)
-    found: list[torch.Tensor | None] = [None] * len(inputs)
     wanted = wanted_of(program, needs)
-    by_kernel = (wanted.query, wanted.key, wanted.value)
-    written = {number for number, is_wanted in enumerate(by_kernel) if is_wanted}
-    written |= {3 + slot for slot in wanted.captured}
-    for number, (x, needed) in enumerate(zip(inputs, needs, strict=True)):
-        if needed:
-            empty = empty_gradient(x, number)
-            found[number] = empty if number in written else empty.zero_()
+    found = _places((q, k, v, *program.tensors), needs, wanted)
     layout = layout_of(q, k, v)
     if 0 in layout.lengths or (grad_out is None and grad_lse is None):
         return [None if gradient is None else gradient.zero_() for gradient in found]
@@ -100,16 +92,8 @@ def gradients(
     is_too_narrow = backend == "triton" and v.shape[3] == 0  # for a tile of values
     if backend == "reference" or is_too_narrow:
         attention = Attention(program.mask, program.score, program.given, scale)
-        exact = composed_gradients(
-            attention,
-            q.double(),
-            k.double(),
-            v.double(),
-            program.tensors,
-            grad_out,
-            grad_lse,
-            needs,
-        )
+        qkv = (q.double(), k.double(), v.double())
+        exact = composed_gradients(attention, *qkv, program.tensors, grad_out, grad_lse, needs)
         for place, gradient in zip(found, exact, strict=True):
             if place is not None:
                 place.zero_() if gradient is None else place.copy_(gradient)
@@ -129,12 +113,7 @@ def gradients(
     if entry.kernel.uses_table:
         table = table_for(entry, given, tensors, layout.lengths)
     stored = _stored(program, wanted, tensors, layout.lengths) if backend == "cpu" else ()
-    by_captured = tuple(
-        cleared(tensors[slot].shape, _stored_dtype(tensors[slot].dtype, lse.dtype))
-        if slot in stored
-        else torch.empty(tensors[slot].shape, dtype=lse.dtype, device=q.device)
-        for slot in wanted.captured
-    )
+    by_captured = [_captured_place(tensors[slot], lse, slot in stored) for slot in wanted.captured]
     entry.kernel.run_backward(
         BackwardCall(
             Call(q, k, v, out, lse, None, scale, entry.params, tensors, table, layout),
@@ -151,6 +130,28 @@ def gradients(
         tensor = program.tensors[slot]
         found[3 + slot] = gradient.to(tensor.device, tensor.dtype)
     return found
+
+
+def _places(
+    inputs: Sequence[torch.Tensor], needs: Sequence[bool], wanted: Wanted
+) -> list[torch.Tensor | None]:
+    """Where gradients go: 0 where no kernel writes, None where none is needed."""
+    by_kernel = (wanted.query, wanted.key, wanted.value)
+    written = {number for number, is_wanted in enumerate(by_kernel) if is_wanted}
+    written |= {3 + slot for slot in wanted.captured}
+    found: list[torch.Tensor | None] = [None] * len(inputs)
+    for number, (x, needed) in enumerate(zip(inputs, needs, strict=True)):
+        if needed:
+            empty = empty_gradient(x, number)
+            found[number] = empty if number in written else empty.zero_()
+    return found
+
+
+def _captured_place(tensor: torch.Tensor, lse: torch.Tensor, is_stored: bool) -> torch.Tensor:
+    """Where a kernel puts the gradient of ``tensor``; sums are in the dtype of ``lse``."""
+    if is_stored:
+        return cleared(tensor.shape, _stored_dtype(tensor.dtype, lse.dtype))
+    return torch.empty(tensor.shape, dtype=lse.dtype, device=lse.device)
 
 
 def require_memory_of_pass(
