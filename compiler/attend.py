@@ -316,4 +316,4 @@ def _heed_loss_of_memory(inputs: Inputs, out: torch.Tensor) -> None:
     def require(gradient: torch.Tensor) -> None:
         require_memory(grad_out=gradient, **dict(zip("qkv", kept, strict=False)))
 
-    out.register_hook(require)
+    out.register_hook(require)  # type: ignore[no-untyped-call]

@@ -30,7 +30,7 @@ def ends_early(tensor: torch.Tensor) -> bool:
     except RuntimeError:
         return False
     if offset := tensor.storage_offset():
-        n_bytes += offset * tensor.element_size() if n_bytes else 0
+        n_bytes += int(offset) * tensor.element_size() if n_bytes else 0
     return n_held < n_bytes and not tensor.is_meta
 
 

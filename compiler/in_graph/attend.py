@@ -107,6 +107,7 @@ def _text_of(mod: Mod, kind: Kind, lines: str) -> str:
     Raises:
         TooLongModError: It computes more values than kernels are made of.
     """
+    text: str
     text, n_nodes = _readable(lines)
     if n_nodes > MOST_NODES:
         raise TooLongModError(name=name_of(mod), n_nodes=n_nodes, kind=kind, most=MOST_NODES)

@@ -220,7 +220,8 @@ class GraphTracer(Tracer):
         return super()._tensor(tensor) if tensor.dim() else gather(self, tensor, ())
 
     def shown(self, expr: Expr) -> str:
-        return shown_lines(self.text(expr))
+        text: str = shown_lines(self.text(expr))
+        return text
 
     def text(self, root: Expr) -> str:
         """All lines, and the name of the one that is the value."""
