@@ -1,4 +1,4 @@
-"""Derivatives of score_mods, and PyTorch's own beside them."""
+"""Derivatives of score_mods, by the score and by all captured tensors."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import torch
 
 from attnc.derivative import Derivative, differentiate
-from attnc.ir import (
-    DType,
-)
+from attnc.ir import DType
 from attnc.trace import SlotTable, trace_score
 
 F32, F64 = DType.FLOAT32, DType.FLOAT64
