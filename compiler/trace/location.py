@@ -16,10 +16,10 @@ import torch
 
 from attnc.errors.base import visible
 
-_INTERNAL = tuple(
+INTERNAL = tuple(
     f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent)
 )
-_UNKNOWN_SOURCE = "source not available"
+UNKNOWN_SOURCE = "source not available"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,10 @@ def user_location() -> Location:
     functions made by exec or typed into a REPL have none.
     """
     if torch.compiler.is_dynamo_compiling():
-        file, line, source = _traced_line()
+        # Its decorator imports dynamo, which takes seconds: only graphs need it.
+        from attnc.trace.line_in_graph import traced_line
+
+        file, line, source = traced_line()
         return Location(file, line, source)
     outermost: FrameType | None = None
     of_library: FrameType | None = None
@@ -57,7 +60,7 @@ def user_location() -> Location:
     while frame is not None and frame.f_code is not call_mod.__code__:
         # The runtime is a folder of its own where attnc is installed editable.
         is_own = _module_of(frame).startswith("attnc.runtime.")
-        if not (is_own or frame.f_code.co_filename.startswith(_INTERNAL)):
+        if not (is_own or frame.f_code.co_filename.startswith(INTERNAL)):
             return _location(frame)
         if of_library is None and _module_of(frame).startswith("attnc.library."):
             of_library = frame
@@ -65,7 +68,7 @@ def user_location() -> Location:
     if of_library is not None:
         return _location(of_library)
     if outermost is None or _module_of(outermost).startswith("attnc.trace"):
-        return Location("<builtin>", 0, _UNKNOWN_SOURCE)
+        return Location("<builtin>", 0, UNKNOWN_SOURCE)
     return _location(outermost)
 
 
@@ -74,26 +77,11 @@ def _module_of(frame: FrameType) -> str:
     return name
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
-def _traced_line() -> tuple[str, int, str]:
-    """File, number and source of the user's line that dynamo is at; it calls this, not traces it."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    frame: Any = InstructionTranslator.current_tx().output.current_tx
-    while frame is not None:
-        code = frame.f_code
-        if not code.co_filename.startswith(_INTERNAL):
-            source = linecache.getline(code.co_filename, frame.lineno, frame.f_globals).strip()
-            return code.co_filename, frame.lineno, visible(source) or _UNKNOWN_SOURCE
-        frame = frame.parent
-    return "<torch.compile>", 0, _UNKNOWN_SOURCE
-
-
 def raised_at(error: BaseException) -> Location:
     """The innermost line of user code that ``error`` came through."""
-    found = Location("<builtin>", 0, _UNKNOWN_SOURCE)
+    found = Location("<builtin>", 0, UNKNOWN_SOURCE)
     for frame, line in traceback.walk_tb(error.__traceback__):
-        if not frame.f_code.co_filename.startswith(_INTERNAL):
+        if not frame.f_code.co_filename.startswith(INTERNAL):
             found = _location(frame, line)
     return found
 
@@ -101,4 +89,4 @@ def raised_at(error: BaseException) -> Location:
 def _location(frame: FrameType, line: int | None = None) -> Location:
     file, line = frame.f_code.co_filename, line or frame.f_lineno
     source = linecache.getline(file, line, frame.f_globals).strip()
-    return Location(file, line, visible(source) or _UNKNOWN_SOURCE)
+    return Location(file, line, visible(source) or UNKNOWN_SOURCE)
