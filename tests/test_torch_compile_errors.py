@@ -16,6 +16,7 @@ from attnc.trace import traced
 
 Q = torch.zeros(1, 2, 32, 16)
 LIST = [1, 2, 3]
+TABLE = torch.arange(32)
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +42,16 @@ def nothing(b: Any, h: Any, q: Any, k: Any) -> None:
 
 def distance(b: Any, h: Any, q: Any, k: Any) -> Any:
     return (q - k) * 0.5
+
+
+def writes(b: Any, h: Any, q: Any, k: Any) -> Any:
+    TABLE.add_(1)
+    return TABLE[q] > k
+
+
+def assigns(b: Any, h: Any, q: Any, k: Any) -> Any:
+    TABLE[3] = 2
+    return TABLE[q] > k
 
 
 def number(b: Any, h: Any, q: Any, k: Any) -> Any:
@@ -71,6 +82,8 @@ WRONG: dict[str, tuple[dict[str, Any], type[errors.AttncError]]] = {
         {"mask": lambda b, h, q, k: Q.to(torch.complex64)[0, 0, q, k] == 0},
         errors.UnsupportedDTypeError,
     ),
+    "write": ({"mask": writes}, errors.InPlaceOperationError),
+    "assignment": ({"mask": assigns}, errors.InPlaceOperationError),
     "strict": ({"strict": 2}, errors.FlagError),
 }
 
@@ -96,6 +109,22 @@ def test_values_are_known_only_inside_the_kernel(mask: Any) -> None:
     )
     found = message_of(torch._dynamo.exc.Unsupported, lambda: compiled(Q))
     assert f"{eager.partition(' as a')[0]} as a Python number, but it is known only" in found
+
+
+def test_mods_may_write_what_they_made() -> None:
+    """Tensors that were made in the mod are its own."""
+
+    def steps(b: Any, h: Any, q: Any, k: Any) -> Any:
+        own = torch.zeros(32, dtype=torch.int64)
+        own[3:] = 1
+        own.add_(TABLE.clone().mul_(2))
+        return own[q] >= k
+
+    expected = attnc.attention(Q, Q, Q, mask=steps)
+    compiled = torch.compile(
+        lambda q: attnc.attention(q, q, q, mask=steps), backend="eager", fullgraph=True
+    )
+    torch.testing.assert_close(compiled(Q), expected)
 
 
 def test_graphs_that_may_break_raise_the_error_itself() -> None:

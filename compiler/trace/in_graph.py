@@ -50,7 +50,17 @@ from attnc.trace.promotion import cast
 from attnc.trace.rows import gather
 from attnc.trace.slots import INT32, SlotTable, load_dtype
 from attnc.trace.symbols import Row, Symbol
-from attnc.trace.tracer import FUNCTION_NAMES, NOT_RANDOM, RANDOM, Tracer, alternatives, spelling
+from attnc.trace.tracer import (
+    COPYING,
+    FUNCTION_NAMES,
+    NOT_RANDOM,
+    RANDOM,
+    Tracer,
+    alternatives,
+    in_place,
+    spelling,
+    writes,
+)
 
 _NO_NUMBER = (
     "Compute with the value itself: torch.sqrt for math.sqrt, .float() for float(), a tensor for a "
@@ -106,6 +116,20 @@ _REFUSED: Mapping[Callable[..., Any], str] = {
     for owner in (torch, torch.Tensor, torch.nn.functional)
     if callable(function := getattr(owner, name, None))
 }
+#: Functions that change elements of their first argument, by name; those that only copy.
+_WRITING: Mapping[Callable[..., Any], str] = {
+    function: name
+    for owner in (torch.Tensor, torch, operator)
+    for name in dir(owner)
+    if writes(name if owner is not operator else f"__{name}__")
+    and callable(function := getattr(owner, name))
+}
+_COPYING = frozenset(
+    function
+    for name in COPYING
+    for owner in (torch.Tensor, torch)
+    if callable(function := getattr(owner, name, None))
+)
 
 
 #: What asks for the value of a stand-in.
@@ -143,7 +167,7 @@ class GraphSlots(SlotTable):
 class GraphTracer(Tracer):
     """Writes expressions as lines; takes numbers that only a run knows for kernel arguments."""
 
-    __slots__ = ("lines", "met_stand_in", "numbers", "spent", "symbols")
+    __slots__ = ("lines", "met_stand_in", "numbers", "own", "spent", "symbols")
 
     def __init__(self, slots: GraphSlots, float_dtype: DType) -> None:
         super().__init__(slots, float_dtype)
@@ -152,6 +176,7 @@ class GraphTracer(Tracer):
         self.lines: list[str] = []
         self.symbols: dict[torch.Tensor, Symbol | Row] = {}
         self.met_stand_in = False
+        self.own: dict[torch.Tensor, bool] = {}  # tensors that the mod made
         self.spent: list[torch.Tensor] = []  # stand-ins that an operation has overwritten
 
     def run(self, fn: Callable[..., Any], args: tuple[Symbol, ...]) -> Any:
@@ -302,7 +327,7 @@ class _StandInMode(TorchFunctionMode):
         if not tracer.met_stand_in:
             if not is_python and func in _REFUSED:
                 raise refuse(f"torch.{_REFUSED[func]}", NOT_RANDOM)
-            return func(*args, **kwargs)
+            return self._on_captured(func, args, kwargs)
         if not is_python and func in _CONCRETE:
             values[0]._concrete("a Python number", _NO_NUMBER)  # raises
         name = func.__name__ if is_python else _NAMES.get(func)
@@ -312,6 +337,24 @@ class _StandInMode(TorchFunctionMode):
         if name is None:
             raise refuse(*(_unknown(func) if not is_python else (func.__name__, _HIDDEN)))
         return tracer.stand_in(tracer.call(name, values, named))
+
+    def _on_captured(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """The result of a function of captured tensors, which stay as they are."""
+        own = self.tracer.own
+        is_python = isinstance(func, FunctionType)
+        if "out" in kwargs or (not is_python and func in _WRITING):
+            target = kwargs["out"] if "out" in kwargs else args[0]
+            if isinstance(target, torch.Tensor) and target not in own:
+                raise in_place(func.__name__ if is_python else _WRITING.get(func, "out"))
+        result = func(*args, **kwargs)
+        is_new = not is_python and func in _COPYING
+        if not is_new:
+            is_new = not any(isinstance(arg, torch.Tensor) for arg in args)
+        if is_new and isinstance(result, torch.Tensor):
+            own[result] = True
+        return result
 
 
 def _symbol(context: Context, expr: Expr, kind: DType) -> Symbol:

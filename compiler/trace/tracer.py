@@ -36,7 +36,7 @@ _WRITING_OPERATORS = frozenset(
 #: Functions that end in an underscore and leave the elements alone.
 _NOT_WRITING = frozenset({"requires_grad_", "retain_grad"})
 #: Functions of tensors whose result shares no memory with them.
-_COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
+COPYING = frozenset({"clone", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones"})
 
 #: They would be drawn once, when the kernel is traced, and be the same for every pair.
 RANDOM = frozenset(
@@ -102,8 +102,8 @@ class Tracer(Context):
         return gather(self, tensor, ())
 
     def call(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        if name in _WRITING_OPERATORS or _writes(name) or kwargs.get("out") is not None:
-            raise _in_place(name)
+        if writes(name) or kwargs.get("out") is not None:
+            raise in_place(name)
         try:
             if (special := SPECIAL.get(name)) is not None:
                 if kwargs or not all(type(arg) in _SCALARS for arg in args):
@@ -133,11 +133,14 @@ def alternatives(name: str) -> str:
     return f"Close to it and supported: {', '.join(names[n] for n in close)}."
 
 
-def _writes(name: str) -> bool:
+def writes(name: str) -> bool:
+    """Whether the function of this name changes elements of its first argument."""
+    if name in _WRITING_OPERATORS:
+        return True
     return name.endswith("_") and not name.endswith("__") and name not in _NOT_WRITING
 
 
-def _in_place(operation: str) -> InPlaceOperationError:
+def in_place(operation: str) -> InPlaceOperationError:
     location = user_location()
     return InPlaceOperationError(location=location, source=location.source, operation=operation)
 
@@ -166,13 +169,13 @@ class _Mode(TorchFunctionMode):
         if name in RANDOM:
             raise refuse(spelling(name), NOT_RANDOM)
         made = self.context.made
-        if name in _WRITING_OPERATORS or _writes(name) or "out" in kwargs:
+        if writes(name) or "out" in kwargs:
             target = kwargs.get("out", args[0] if args else None)
             if isinstance(target, torch.Tensor) and id(target) not in made:
-                raise _in_place(name)
+                raise in_place(name)
         result = func(*args, **kwargs)
         if isinstance(result, torch.Tensor) and (
-            name in _COPYING or not any(isinstance(arg, torch.Tensor) for arg in args)
+            name in COPYING or not any(isinstance(arg, torch.Tensor) for arg in args)
         ):
             made[id(result)] = result
         return result
