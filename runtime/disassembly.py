@@ -56,8 +56,9 @@ class MachineFunction:
         return sum(bool(_TILE.match(text)) for text in self.instructions)
 
     @property
-    def multiplies(self) -> bool:
-        return bool(self.n_fma or self.n_dot_products or self.n_tile_products)
+    def n_products(self) -> int:
+        """Instructions that multiply, of any of these kinds."""
+        return self.n_fma + self.n_dot_products + self.n_tile_products
 
     @cached_property
     def vector_registers(self) -> int:
@@ -101,10 +102,14 @@ class CpuResources:
     functions: tuple[MachineFunction, ...]
 
 
+def by_products(functions: Sequence[MachineFunction]) -> list[MachineFunction]:
+    """Those that multiply most first."""
+    return sorted(functions, key=lambda function: -function.n_products)
+
+
 def cpu_resources_of(functions: Sequence[MachineFunction]) -> CpuResources:
     """Counts over the functions of one library."""
-    busy = [function for function in functions if function.multiplies]
-    busy.sort(key=lambda f: -(f.n_fma + f.n_dot_products + f.n_tile_products))
+    busy = [function for function in by_products(functions) if function.n_products]
     return CpuResources(
         vector_registers=max((f.vector_registers for f in functions), default=0),
         spill_bytes=sum(sum(f.spilled_places.values()) for f in busy),

@@ -280,7 +280,7 @@ def test_a_page_has_the_kernels_of_the_pass_asked_for(tmp_path: Path) -> None:
     """`--pass` counts on pages too; what a page cannot hold is refused, not left out."""
     path = tmp_path / "page.html"
     arguments = ["inspect", "--expr", "lambda b, h, q, kv: q >= kv", "--shape", "1,1,256,256,32"]
-    arguments += ["--stage", "plan", "--html"]
+    arguments += ["--stage", "plan", "--target", "sm_90", "--html"]
 
     done = CliRunner().invoke(app, [*arguments, str(path), "--pass", "backward"])
 
@@ -314,6 +314,25 @@ def test_a_summary_is_of_the_function(tmp_path: Path) -> None:
         summaries.append(re.findall(r"<p>(.*?)</p>", path.read_text().partition("<ul")[0]))
 
     assert summaries == [["Pairs that lie near."], []]
+
+
+def test_masks_that_were_joined_show_the_users_lines(tmp_path: Path) -> None:
+    """Of ``&``, ``and_masks`` and a score's mask: nothing that attnc wrote to join them."""
+
+    def near(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return q_idx - kv_idx < 9
+
+    both = attnc.and_masks(documents.fn, near)
+    capped = attnc.kernel(mask=both)(lambda score, b, h, q_idx, kv_idx: 5 * (score / 5).tanh())
+    for mod in (documents & near, both, attnc.kernel(both), capped):
+        path = report.write(mod, tmp_path / "page.html", shape=(1, 1, 64, 64, 16), stages=["ir"])
+
+        shown = unescape(re.sub(r"<[^>]*>", "", path.read_text().partition("<dl")[0]))
+        assert "return q_idx - kv_idx < 9" in shown
+        assert "return (q_idx >= kv_idx) & (same | (kv_idx < 40))" in shown
+        assert "mask_mods" not in shown
+        assert "self.fn" not in shown
+        assert ("tanh" in shown) is (mod is capped)
 
 
 def test_a_kernel_writes_its_report(tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _DECLARATION = re.compile(r"\w+: ")
 
-# Where masks are joined for the user.
-_JOINS = (decorator.__file__, mods.__file__)
+#: Files where masks and scores of the user are joined: what is traced there, nobody wrote.
+JOINS = (decorator.__file__, mods.__file__)
 
 
 def indented(text: str) -> str:
@@ -54,7 +54,7 @@ def _traced_lines(expr: Expr, locations: Mapping[Expr, Location]) -> Iterator[st
             continue
         location = locations.get(node)
         if location is not None and location != last:
-            is_join = location.file in _JOINS
+            is_join = location.file in JOINS
             yield "  joined by attnc" if is_join else f"  {location}  {location.source}"
             last = location
         shown = node.rebuild(tuple(names[child] for child in node.children))
@@ -296,8 +296,10 @@ def plan_data(plan: Plan) -> dict[str, Any]:
 
 def assembly_text(functions: Sequence[MachineFunction]) -> str:
     """Each function with what it multiplies and spills, those that multiply most first."""
+    from attnc.runtime.disassembly import by_products
+
     parts = []
-    for function in sorted(functions, key=lambda f: -(f.n_fma + f.n_dot_products)):
+    for function in by_products(functions):
         counts = {
             "products of tiles of registers": function.n_tile_products,
             "products of pairs of bfloat16": function.n_dot_products,
