@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from attnc.runtime.build import find_compiler
+
 #: Prepared in a program below: ``store``, ``digest``, ``content``, ``writes``.
 CACHE = """
 import hashlib, os, signal, sys, tempfile, warnings
@@ -73,6 +75,26 @@ def output_of(
 def program_with_cache(body: str) -> str:
     """``CACHE`` followed by ``body``."""
     return CACHE + textwrap.dedent(body)
+
+
+def script(path: Path, text: str) -> str:
+    """A program of that text for the shell; its time stands still, as that of one compiler does."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    os.utime(path, (1, 1))
+    return str(path)
+
+
+def quick_compiler(folder: Path, before: str = "") -> str:
+    """A C++ compiler that does not optimize, and runs ``before`` first."""
+    return script(folder / "quick", f"{before}\nexec '{find_compiler().command[0]}' \"$@\" -O0")
+
+
+def hanging_compiler(folder: Path) -> tuple[str, Path]:
+    """One that hangs in a process of its own, as g++ does, and the file with both numbers."""
+    numbers = folder / "numbers"
+    command = f"sleep 300 & echo $$ $! > '{numbers}.new'; mv '{numbers}.new' '{numbers}'; wait"
+    return script(folder / "hangs", command), numbers
 
 
 def becomes(is_so: Callable[[], object], seconds: float = 10.0) -> bool:

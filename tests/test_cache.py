@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import quick_compiler
 
 from attnc.errors import CacheDirectoryError, CacheWarning
 from attnc.runtime import cache
-from attnc.runtime.build import find_compiler
 from attnc.runtime.cache import DiskCache
 from attnc.runtime.leftovers import make_held
 
@@ -279,14 +279,8 @@ CALL = """
 def n_builds_of(n_processes: int, folder: Path) -> int:
     """Kernels built by so many processes at once; 0 stands for one without a fork."""
     command = [sys.executable, "-c", textwrap.dedent(CALL), str(n_processes)]
-    real = find_compiler()
-    logging = folder.with_name("c++")
-    logging.write_text(
-        f"#!/bin/sh\necho run >> '{folder}.log'\nexec '{real.command[0]}' \"$@\" -O0\n"
-    )
-    logging.chmod(0o755)
-    os.utime(logging, (1, 1))  # one compiler is one file, unchanged
-    environment = {**os.environ, "ATTNC_CACHE_DIR": str(folder), "CXX": str(logging)}
+    compiler = quick_compiler(folder.parent, f"echo run >> '{folder}.log'")
+    environment = {**os.environ, "ATTNC_CACHE_DIR": str(folder), "CXX": compiler}
     done = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
     return int(done.stdout)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from hypothesis import strategies as st
 
 import attnc
 from attnc.blocks import classify
+from attnc.errors import NotExportableError
 from attnc.evaluate import evaluate
 from attnc.export import TARGETS, Request, export
 from attnc.export.names import argument_names, plain, source_lines
@@ -409,6 +411,22 @@ def test_export_refuses_what_it_cannot_write(
     assert [p.name for p in folder.iterdir() if p.suffix == ".py"] == ["masks.py"]
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"target": "sm_91"}, "target='sm_91' is none of cpu, "),
+        ({"dtype": "int8"}, "dtype='int8' is none of float32, "),
+        ({"value_dim": 0}, "head_dim and value_dim must be positive whole numbers"),
+    ],
+)
+def test_requests_for_what_there_is_not_are_refused(options: Any, told: str) -> None:
+    """In Python too, before anything is traced."""
+    with pytest.raises(NotExportableError, match=re.escape(told)):
+        Request(EXPORTABLE["causal"], **options)
+    with pytest.raises(NotExportableError, match="stem='a b' cannot be imported"):
+        export(Request(EXPORTABLE["causal"]), stem="a b")
+
+
 def test_learned_tensors_are_not_exported_without_their_gradients(folder: Path) -> None:
     """--constant-captured with a tensor that requires grad would lose its gradient."""
     told = mistake("masks.py:learned", "--constant-captured")
@@ -460,5 +478,11 @@ def test_masks_whose_integers_may_wrap_take_a_table() -> None:
     assert Request(EXPORTABLE["causal"]).small == ()
     assert Request(EXPORTABLE["prefixes"]).small == ()
     assert Request(near).small == (0,)
+    less = torch.tensor(3, dtype=torch.int32)
+
+    def before(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+        return kv_idx <= q_idx - less  # the least integer has no opposite
+
+    assert Request(before).small == (0,)
     assert Request(far).small is None
     assert Request(far).specs()["forward"].from_table

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from exportable import EXPORTABLE, causal, names_of, write
+from processes import becomes, hanging_compiler, is_alive
 from typer.testing import CliRunner
 
 import attnc
@@ -159,6 +160,24 @@ def test_a_module_first_imported_in_a_forked_child_runs(tmp_path: Path) -> None:
     done = run(tmp_path, "-c", FORKED)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_a_compiler_that_hangs_ends_with_what_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the time limit; the error says so."""
+    module = names_of(write(tmp_path, EXPORTABLE["causal"], forward_only=True))
+    compiler, numbers = hanging_compiler(tmp_path)
+    monkeypatch.setenv("CXX", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    module["TIME_LIMIT"] = 1.0
+
+    with pytest.raises(RuntimeError, match="did not finish in 1 s"):
+        module["library"]()
+
+    compilers = [int(number) for number in numbers.read_text().split()]
+    assert becomes(lambda: not any(map(is_alive, compilers)), 3.0)
+    assert list((tmp_path / "cache" / "attnc-exports").iterdir()) == []
 
 
 @pytest.mark.slow

@@ -12,7 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from processes import becomes, is_alive, output_of, program_with_cache, start
+from processes import (
+    becomes,
+    is_alive,
+    output_of,
+    program_with_cache,
+    quick_compiler,
+    start,
+)
 
 import attnc
 from attnc import codegen_templates, runtime
@@ -26,15 +33,6 @@ DIGEST = "a" * 64
 
 def write_a(folder: Path) -> None:
     (folder / "source").write_text("a")
-
-
-def quick_compiler(folder: Path) -> str:
-    """One that does not optimize."""
-    path = folder / "quick"
-    path.write_text(f"#!/bin/sh\nexec '{find_compiler().command[0]}' \"$@\" -O0\n")
-    path.chmod(0o755)
-    os.utime(path, (1, 1))
-    return str(path)
 
 
 def test_forks_wait_for_what_they_would_break() -> None:

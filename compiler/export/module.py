@@ -72,6 +72,10 @@ def export(request: Request, *, stem: str = "kernel", embed: bool = False) -> Ex
         NotExportableError: What is asked cannot stand alone, or gradients would be lost.
         TraceError: The function does something a kernel cannot do.
     """
+    if not stem.isidentifier():
+        raise NotExportableError(
+            name=mod_name(request.mod), problem=f"stem={stem!r} cannot be imported: name a module"
+        )
     _require_gradients(request)
     first = _rendered(request, request.names(()), stem, embed)
     # Arguments must not hide what the module itself calls by these names.
@@ -233,6 +237,7 @@ _MODULES = (
     "os",
     "shlex",
     "shutil",
+    "signal",
     "struct",
     "subprocess",
     "tempfile",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import torch
 
+from attnc import checks
 from attnc.analysis import captured_names
+from attnc.cost import backward_target
 from attnc.errors import NotExportableError
 from attnc.export.names import argument_names
 from attnc.intervals import Facts, never_wraps
@@ -20,16 +24,17 @@ from attnc.program import Program, build_program
 from attnc.roles import OfFunction
 from attnc.runtime.composed import derivative_of
 from attnc.runtime.gradients import differentiable_slots
-from attnc.target import GPU_TARGETS, INTERPRETER, CpuTarget, GpuTarget, Target, gpu_of
+from attnc.stages.machines import MACHINES, machine_named
+from attnc.target import INTERPRETER, GpuTarget, Target
 
-CPU_TARGETS = ("cpu", "cpu-avx512_bf16", "cpu-avx512", "cpu-avx2", "cpu-generic")
-#: Machines that modules are made for; see ``Request``.
-TARGETS = (*CPU_TARGETS, "triton", *GPU_TARGETS, "interpreter")
+#: Machines that modules are made for; see ``Request``. AMX belongs to processes that ask for it.
+TARGETS = (*(name for name in MACHINES if name != "cpu-amx"), "interpreter")
 
 #: Queries and keys that exported kernels take at the most.
 LARGEST_LENGTH = 1 << 28
 #: Integers in captured tensors where larger ones would make a mask's arithmetic wrap around.
 LARGEST_INTEGER = 1 << 28
+_MOST_CHOICES = 64  # of extremes of captured numbers: more are not tried
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,12 @@ class Request(OfFunction):
                 "it computes in another order of tokens (layout=). Export it without, and permute "
                 "its inputs"
             )
-        if min(self.head_dim, self.value_width) < 1:
-            raise self._refusal("head_dim and value_dim must be positive")
+        if not checks.one_of(self.target, TARGETS):
+            raise self._refusal(f"target={self.target!r} is none of {', '.join(TARGETS)}")
+        if self.dtype is not None and not checks.one_of(self.dtype, checks.DTYPES):
+            raise self._refusal(f"dtype={self.dtype!r} is none of {', '.join(checks.DTYPES)}")
+        if any(checks.size(width, least=1) is None for width in (self.head_dim, self.value_width)):
+            raise self._refusal("head_dim and value_dim must be positive whole numbers")
 
     def _refusal(self, problem: str) -> NotExportableError:
         return NotExportableError(name=mod_name(self.mod), problem=problem)
@@ -84,20 +93,10 @@ class Request(OfFunction):
 
     @cached_property
     def machine(self) -> Target:
-        """The target of all passes."""
-        if self.target in GPU_TARGETS:
-            return GPU_TARGETS[self.target]
+        """The target of all passes: of this machine's CPU without AMX."""
         if self.target == "interpreter":
             return INTERPRETER
-        if self.target == "triton":
-            return gpu_of() or GPU_TARGETS["sm_90"]
-        if self.target == "cpu":
-            from attnc.runtime.isa import best_isa
-
-            # Tiles of AMX belong to a process that asks for them, and backward kernels have none.
-            isa = best_isa()
-            return CpuTarget("avx512_bf16" if isa == "amx" else isa)
-        return CpuTarget(self.target.removeprefix("cpu-"))  # type: ignore[arg-type]
+        return backward_target(machine_named(self.target))
 
     @property
     def storage(self) -> str:
@@ -191,35 +190,36 @@ def _is_exact(mask: Expr, program: Program, largest: int | None) -> bool:
 
     ``largest`` bounds the integers in them; None leaves them free.
     """
-    read = dict.fromkeys(slots_of(mask))
-    tensors = [
-        _extremes(tensor, largest) if slot in read else tensor
+    read = set(slots_of(mask))
+    choices = [
+        _extremes(tensor, largest) if slot in read else [tensor]
         for slot, tensor in enumerate(program.tensors)
     ]
-    return never_wraps(
-        [mask],
-        Facts(tensors),
-        n_batch=LARGEST_LENGTH,
-        n_heads=LARGEST_LENGTH,
-        n_queries=LARGEST_LENGTH,
-        n_keys=LARGEST_LENGTH,
+    if math.prod(map(len, choices)) > _MOST_CHOICES:
+        return False
+    return all(
+        never_wraps(
+            [mask],
+            Facts(tensors),
+            n_batch=LARGEST_LENGTH,
+            n_heads=LARGEST_LENGTH,
+            n_queries=LARGEST_LENGTH,
+            n_keys=LARGEST_LENGTH,
+        )
+        for tensors in itertools.product(*choices)
     )
 
 
-def _extremes(tensor: torch.Tensor, largest: int | None) -> torch.Tensor:
-    """A tensor of the same dtype and rank that holds the least and the greatest number."""
+def _extremes(tensor: torch.Tensor, largest: int | None) -> list[torch.Tensor]:
+    """Tensors of its dtype and rank that hold, together, the least and the greatest number."""
     if tensor.dtype is torch.bool:
-        ends: Mapping[str, float] = {"least": 0, "greatest": 1}
+        ends: tuple[float, float] = (0, 1)
     elif tensor.dtype.is_floating_point:
-        ends = {"least": -torch.inf, "greatest": torch.inf}
+        ends = (-torch.inf, torch.inf)
     else:
         limits = torch.iinfo(tensor.dtype)
         bound = limits.max if largest is None else largest
-        ends = {
-            "least": max(limits.min, -bound - (largest is None)),
-            "greatest": min(limits.max, bound),
-        }
-    if not tensor.dim():  # one number: the one that is farther from 0
-        return torch.tensor(ends["greatest"], dtype=tensor.dtype)
-    row = torch.tensor(list(ends.values()), dtype=tensor.dtype)
-    return row.expand(*(2,) * tensor.dim())
+        ends = (max(limits.min, -bound - (largest is None)), min(limits.max, bound))
+    if not tensor.dim():  # it has room for one of them
+        return [torch.tensor(end, dtype=tensor.dtype) for end in ends]
+    return [torch.tensor(ends, dtype=tensor.dtype).expand(*(2,) * tensor.dim())]
