@@ -1,7 +1,7 @@
 """Does what pages of the documentation show, each page in a process of its own.
 
 A program for tests/test_docs.py: reads requests as lines of JSON, answers each with a line. A page
-runs in a fork, so that torch is imported once for all of them.
+runs in a fork, so that what they all need is imported once.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import sympy  # noqa: F401  (for all pages, as the rooms of attnc that a first call imports)
 import torch
 from typer.testing import CliRunner
 
-import attnc  # noqa: F401  (imported once for all pages)
+import attnc.bounds
+import attnc.cli.app
+import attnc.render.cpp
+import attnc.stages
 from attnc.runtime import cpu
 
 _TIME = re.compile(r"\d[\d,.]*(?: \w?[sB](?:/s)?\b| GFLOP/s)")
@@ -109,9 +113,7 @@ def _run(command: str) -> tuple[str, int]:
     words = shlex.split(command, comments=True)
     is_plain = not {"|", ">", "&&", ";"} & set(words)
     if words[0] == "attnc" and words[1] != "cache" and is_plain:
-        from attnc.cli.app import app
-
-        result = CliRunner().invoke(app, words[1:], prog_name="attnc")
+        result = CliRunner().invoke(attnc.cli.app.app, words[1:], prog_name="attnc")
         unforeseen = result.exception is not None and not isinstance(result.exception, SystemExit)
         if unforeseen and result.exc_info is not None:
             return "".join(traceback.format_exception(*result.exc_info)), -1

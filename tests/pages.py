@@ -27,6 +27,7 @@ SKIPPED = {
 SLOW = (
     r"attnc doctor.*",
     r"attnc inspect .* --html report.html",
+    r"attnc inspect .* --stage resources .*",
     r"attnc check .*",
     r"attnc bench .*",
     r"python examples/.*",

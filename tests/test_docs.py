@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -147,11 +148,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "site"
     with alone(folder.with_suffix(".lock"), patience=600.0):
-        return folder if (folder / "index.html").exists() else _built(folder)
+        return folder if folder.exists() else _built(folder)
 
 
 def _built(folder: Path) -> Path:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    # What is built with warnings is there all the same: no other worker may take it for the site.
+    work = folder.with_suffix(".new")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(work)]
     # A proxy that is not there: whatever asks for the network fails.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     done = subprocess.run(
@@ -163,7 +166,7 @@ def _built(folder: Path) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return work.rename(folder)
 
 
 class Links(HTMLParser):
@@ -187,12 +190,18 @@ class Links(HTMLParser):
             self.loads.append(given["src"])
 
 
+@functools.cache
+def links_of(page: Path) -> Links:
+    """Of a page of the site, which does not change once it is built."""
+    return Links(page)
+
+
 def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
     """Scripts, styles, pictures and fonts are files of the site."""
     for page in site.rglob("*.html"):
         # What does not exist has no place that a relative address could start from.
         folder = site if page.name == "404.html" else page.parent
-        for address in Links(page).loads:
+        for address in links_of(page).loads:
             parts = urlsplit(address)
             assert not parts.netloc, f"{page.name} loads {address}"
             if parts.scheme != "data":
@@ -203,7 +212,7 @@ def test_site_loads_nothing_from_elsewhere(site: Path) -> None:
 
 def test_links_lead_somewhere(site: Path) -> None:
     """Every link inside of the site has a page, and an anchor on it."""
-    found = {page: Links(page) for page in site.rglob("*.html") if page.name != "404.html"}
+    found = {page: links_of(page) for page in site.rglob("*.html") if page.name != "404.html"}
 
     for page, links in found.items():
         for address in links.links:
@@ -220,7 +229,7 @@ def test_links_lead_somewhere(site: Path) -> None:
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     """A heading for each name in ``__all__`` of the public modules."""
-    anchors = {x for page in (site / "reference").glob("*.html") for x in Links(page).anchors}
+    anchors = {x for page in (site / "reference").glob("*.html") for x in links_of(page).anchors}
 
     for name in PUBLIC:
         module = importlib.import_module(name)
@@ -234,7 +243,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 def test_every_page_can_be_found(site: Path) -> None:
     """Each page of docs/ is in the navigation."""
     navigation = {
-        (site / urlsplit(link).path).resolve() for link in Links(site / "index.html").links
+        (site / urlsplit(link).path).resolve() for link in links_of(site / "index.html").links
     }
     pages_of_docs = (page for page in pages.PAGES if page.is_relative_to(pages.ROOT / "docs"))
 
