@@ -124,7 +124,8 @@ def _gpu_tiles(
         return _tiles_of_64(target)
     if width <= 128:
         return _tiles_of_128(target)
-    return Tiles(64, 32, 8, n_stages, "operands wider than 128 fill the registers")
+    n_warps = 4 if target.backend == "hip" else 8  # as in _tiles_of_128
+    return Tiles(64, 32, n_warps, n_stages, "operands wider than 128 fill the registers")
 
 
 def _tiles_of_64(target: GpuTarget) -> Tiles:
@@ -141,7 +142,8 @@ def _tiles_of_64(target: GpuTarget) -> Tiles:
 def _tiles_of_128(target: GpuTarget) -> Tiles:
     """The same for a width of 128."""
     if target.backend == "hip":
-        return Tiles(128, 32, 8, 1, "fits the registers for a head_dim of 128 on AMD")
+        # More warps than rows give work to, 32 each, would compute the same scores twice.
+        return Tiles(128, 32, 4, 1, "fits the registers for a head_dim of 128 on AMD")
     if _capability(target) == 90:
         reason = "wgmma reads keys from shared memory, which leaves registers for 64 of them"
         return Tiles(128, 64, 8, 2, reason)

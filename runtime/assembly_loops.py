@@ -52,7 +52,7 @@ class AssemblyLoop:
 
 
 def innermost_loops(lines: Sequence[str], counts: Callable[[str], object]) -> list[AssemblyLoop]:
-    """The loops that hold no other, of those with a line that ``counts``, in order of the text.
+    """The loops that hold no other, of those with a line that ``counts``, in the order they run in.
 
     A loop is what reaches a branch back to its header without passing the header, which every way
     into it passes: a branch back that only shares code makes none.
@@ -67,8 +67,9 @@ def innermost_loops(lines: Sequence[str], counts: Callable[[str], object]) -> li
                 body |= _reaching(block, body, successors)
     busy = {
         header: body
-        for header, body in sorted(bodies.items())
-        if any(counts(line) for block in body for line in blocks[block])
+        for header in _topological(successors)  # in the text a later loop may come first
+        if (body := bodies.get(header))
+        and any(counts(line) for block in body for line in blocks[block])
     }
     innermost = [
         (header, body)
@@ -118,6 +119,22 @@ def _blocks(lines: Sequence[str]) -> tuple[list[tuple[str, ...]], list[list[int]
         if falls_through:
             successors[number].append(number + 1)
     return [tuple(block) for block in blocks], successors
+
+
+def _topological(successors: list[list[int]]) -> list[int]:
+    """Blocks that are reached, each after all that lead to it, but for branches back."""
+    finished: list[int] = []
+    seen, stack = {0}, [(0, iter(successors[0]))]
+    while stack:
+        block, followers = stack[-1]
+        following = next((f for f in followers if f not in seen), None)
+        if following is None:
+            finished.append(block)
+            stack.pop()
+        else:
+            seen.add(following)
+            stack.append((following, iter(successors[following])))
+    return finished[::-1]
 
 
 def _dominators(successors: list[list[int]]) -> dict[int, set[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from attnc.stages.kernels import sources_of
 from attnc.target import GPU_TARGETS, GpuTarget
 
 DOCUMENTS = torch.zeros(4096, dtype=torch.int32)
+LENGTHS = torch.zeros(8, dtype=torch.int32)
 SLOPES = torch.zeros(8)
 TENSOR_CORE = {
     "sm_80": "mma.sync",
@@ -91,6 +93,34 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTNC_CACHE_DIR", str(tmp_path))
 
 
+def packed(b: Any, h: Any, q_idx: Any, kv_idx: Any) -> Any:
+    same = DOCUMENTS[q_idx] == DOCUMENTS[kv_idx]
+    return (q_idx >= kv_idx) & (q_idx - kv_idx < 1024) & same & (kv_idx < LENGTHS[b])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache_dir")
+@pytest.mark.parametrize(
+    ("target", "head_dim", "dtype"),
+    [
+        ("gfx942", 80, torch.bfloat16),
+        ("gfx942", 128, torch.float16),
+        ("gfx942", 256, torch.bfloat16),
+        ("gfx942", 128, torch.float32),
+        ("sm_80", 128, torch.bfloat16),
+    ],
+)
+def test_tiles_that_branch_on_four_terms(target: str, head_dim: int, dtype: torch.dtype) -> None:
+    """They keep their registers, and are shorter where terms hold."""
+    spec = spec_of(program_of(packed, None, dtype), dtype=dtype, head_dim=head_dim)
+
+    resources = resources_of(compile_offline(spec, GPU_TARGETS[target]))
+
+    assert resources.spill_bytes == 0
+    partial = next(loop for loop in resources.loops if loop.kind == "PARTIAL")
+    assert partial.n_least_instructions < partial.n_instructions
+
+
 # Of backward kernels: every machine, both widths and functions, and what needs most registers.
 COVERING_BACKWARD = {
     ("sm_80", "documents", 128, QUERIES), ("sm_80", "softcap", 64, KEYS),
@@ -135,7 +165,7 @@ def test_wide_heads_fit_shared_memory(target: str, dtype: torch.dtype, head_dim:
 @pytest.mark.parametrize(("target", "name", "head_dim"), CASES)
 def test_binaries_are_as_good_as_promised(target: str, name: str, head_dim: int) -> None:
     """No register spills; the loops run on the machine's own tensor cores and divide no integers;
-    a FULL tile computes no mask."""
+    a FULL tile computes no mask; no warps share a row of scores, or compute the same one."""
     binary = compile_offline(spec_for(name, head_dim), GPU_TARGETS[target])
 
     resources = resources_of(binary)
@@ -149,6 +179,8 @@ def test_binaries_are_as_good_as_promised(target: str, name: str, head_dim: int)
     selects = {loop.kind: loop.n_selects for loop in resources.loops}
     # One element of the score tile takes one selection, wherever it is masked.
     assert selects["FULL"] < selects["PARTIAL"]
+    layouts = re.findall(r"mf?ma<.*warpsPerCTA = \[(\d+), (\d+)\]", binary.texts["ttgir"])
+    assert set(layouts) == (set() if target == "sm_100" else {(str(binary.n_warps), "1")})
 
 
 @pytest.mark.usefixtures("cache_dir")
@@ -292,6 +324,23 @@ ret;"""
         ["$L__BB0_3:", "add.s32 b;", "add.s32 c;", "bra.uni $L__BB0_1;"]
     )
     assert "ret;" not in loop.lines
+
+
+def test_loops_come_in_the_order_they_run_in() -> None:
+    """Although a compiler puts the blocks of a later one first."""
+    text = """bra.uni $L__BB0_2;
+$L__BB0_1:
+mma.sync.b;
+@%p1 bra $L__BB0_1;
+ret;
+$L__BB0_2:
+mma.sync.a;
+@%p2 bra $L__BB0_2;
+bra.uni $L__BB0_1;"""
+
+    loops = innermost_loops(text.splitlines(), lambda line: "mma" in line)
+
+    assert [loop.lines[1] for loop in loops] == ["mma.sync.a;", "mma.sync.b;"]
 
 
 COMPILE = """

@@ -177,11 +177,16 @@ def _accumulation(number: int, scatter: Scatter, spec: Spec) -> Accumulation:
 
 def _tail_is_loop(spec: Spec, decisions: list[Decision]) -> bool:
     target = spec.target
-    if not isinstance(target, GpuTarget) or target.backend == "hip":
+    if not isinstance(target, GpuTarget):
         return False
-    if spec.gradients is None or spec.dtype not in ("float32", "float64"):
-        return False
-    why = "outside of loops its operands, whole rows, would stay in registers throughout"
+    if target.backend == "hip":
+        if spec.gradients is not None:
+            return False
+        why = "behind a branch it would read the queries from shared memory, and keep them there"
+    else:
+        if spec.gradients is None or spec.dtype not in ("float32", "float64"):
+            return False
+        why = "outside of loops its operands, whole rows, would stay in registers throughout"
     decisions.append(Decision("the incomplete tile is visited by a loop of its own", why))
     return True
 

@@ -14,7 +14,7 @@ from attnc.plan.record import Decision
 from attnc.plan.spec import Spec
 from attnc.plan.visits import EXCHANGED
 from attnc.schedule import Schedule
-from attnc.target import CpuTarget, GpuTarget
+from attnc.target import CpuTarget
 
 if TYPE_CHECKING:
     from attnc.bounds import ClosedForm
@@ -179,12 +179,8 @@ def _terms(
     terms = terms_of(mask)
     if len(terms) == 1:
         return ()
-    why = ""
     if spec.from_table:
         why = "tiles that were given stay, while what the mask reads may change"
-    elif _lacks_registers(spec):
-        why = "branches around its terms would take more registers than wide heads leave here"
-    if why:
         decision = Decision("PARTIAL tiles check the whole mask", why)
         if decision not in decisions:
             decisions.append(decision)
@@ -196,12 +192,6 @@ def _terms(
     return tuple(
         Term(scheduled(term, f"m{letter}")) for letter, term in zip(_LETTERS, terms, strict=False)
     )
-
-
-def _lacks_registers(spec: Spec) -> bool:
-    """Whether tiles that branch would spill: measured of forward kernels on gfx942."""
-    is_amd = isinstance(spec.target, GpuTarget) and spec.target.backend == "hip"
-    return is_amd and spec.gradients is None and max(spec.head_dim, spec.value_dim) > 64
 
 
 def _partial_masks(
