@@ -10,6 +10,8 @@ from attnc.runtime.fingerprint import GENERATING
 # Expressions are read from text, since tracing is no part of what a digest must cover.
 _GENERATE = """
 import sys
+import attnc
+BEFORE = set(sys.modules)
 from attnc.ir import SlotType
 from attnc.lift import lift
 from attnc.parser import parse_expr
@@ -32,7 +34,7 @@ for target in (CpuTarget("avx2"), GPU_TARGETS["sm_90"]):
                 dtype="float32", head_dim=64, value_dim=64, target=target, gradients=gradients,
             )
             (cpp if isinstance(target, CpuTarget) else triton).render(make_plan(spec))
-print(*(name for name in sys.modules if name.startswith("attnc.")))
+print(*(name for name in sys.modules.keys() - BEFORE if name.startswith("attnc.")))
 """
 # These tell what is wrong with a call, or hold templates, which the digest reads by their suffix.
 _NOT_GENERATING = {"errors", "codegen_templates"}
