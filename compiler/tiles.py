@@ -115,7 +115,9 @@ def _gpu_tiles(
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
         if target.backend == "cuda" and dtype == "float32":
-            return Tiles(32 if width <= 64 and not short_queries else 16, 32, 8, 2, _ROWS)
+            if width > 64:  # a pipeline of two stages spills registers
+                return Tiles(16, 32, 8, 1, _ROWS, 255)
+            return Tiles(16 if short_queries else 32, 32, 8, 2, _ROWS)
         block_n = 32 if width <= 64 and dtype == "float32" else 16
         return Tiles(block_m, block_n, 4, n_stages, _ONE_BY_ONE)
     if short_queries:

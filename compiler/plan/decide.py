@@ -184,7 +184,7 @@ def _tail_is_loop(spec: Spec, decisions: list[Decision]) -> bool:
             return False
         why = "behind a branch it would read the queries from shared memory, and keep them there"
     else:
-        if spec.gradients is None or spec.dtype not in ("float32", "float64"):
+        if spec.dtype not in ("float32", "float64"):
             return False
         why = "outside of loops its operands, whole rows, would stay in registers throughout"
     decisions.append(Decision("the incomplete tile is visited by a loop of its own", why))
