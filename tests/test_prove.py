@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import time
 from collections.abc import Callable
@@ -441,3 +442,25 @@ def test_wrong_sizes_are_told() -> None:
         prove.equal(causal, causal, Q_LEN=8, budget=-1)
     with pytest.raises(WrongModKindError):
         prove.causal(lambda score, b, h, q, kv: score, Q_LEN=8)
+
+
+@pytest.mark.parametrize("property_", ["causal", "rows_nonempty", "in_bounds"])
+def test_a_proof_for_one_head_says_so_where_heads_differ(property_: str) -> None:
+    """What is left out is 1: a success then says nothing of the other heads, and tells."""
+    starts = torch.tensor([0, 3])
+    masks = {
+        "causal": lambda b, h, q, kv: kv <= q + h,
+        "rows_nonempty": lambda b, h, q, kv: kv >= starts[h],
+        "in_bounds": lambda b, h, q, kv: (starts[h] <= kv) & (starts[b * 0] <= q),
+    }
+    ask = functools.partial(getattr(prove, property_), masks[property_], Q_LEN=3)
+
+    alone, given, more = ask(), ask(H=1), ask(H=3)
+
+    note = "for H=1, since no number was given, of a mask that reads h"
+    assert alone.holds
+    assert alone.detail == note
+    assert note in str(alone)
+    assert given.holds
+    assert given.detail == ""
+    assert more.holds is False

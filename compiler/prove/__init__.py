@@ -289,7 +289,10 @@ def in_bounds(
         longest = None if domain.is_fixed else LONGEST
         return Proof(True, None, "no index can be out of bounds", max_length=longest)
     # The weakest answer is that of all.
-    return min(proofs, key=lambda proof: (proof.holds is True, proof.max_length or 0))
+    weakest = min(proofs, key=lambda proof: (proof.holds is True, proof.max_length or 0))
+    if not weakest:
+        return weakest
+    return replace(weakest, detail=max((proof.detail for proof in proofs), key=len))
 
 
 def _read_outside(proof: Proof, use: IndexUse, question: Question, domain: Domain) -> Proof:

@@ -22,7 +22,7 @@ class Domain:
     """All ``b, h, q_idx, kv_idx`` below these extents, and the tensors that predicates read.
 
     A *group* is one batch and head: ``b * n_heads + h``. ``is_fixed``: the predicates mean nothing at
-    other lengths.
+    other lengths. ``assumed``: B or H, where nobody said how many there are.
     """
 
     n_batch: int
@@ -31,6 +31,7 @@ class Domain:
     n_keys: int
     facts: Facts = field(default_factory=Facts)
     is_fixed: bool = False
+    assumed: frozenset[IndexName] = frozenset()
 
     @property
     def n_groups(self) -> int:
@@ -53,6 +54,14 @@ class Domain:
             n_batch=self.n_batch if IndexName.B in read else min(self.n_batch, 1),
             n_heads=self.n_heads if IndexName.H in read else min(self.n_heads, 1),
         )
+
+    def limitation(self, predicate: Expr) -> str:
+        """What a proof of ``predicate`` says nothing about since no number was given; or ""."""
+        unknown = sorted(index.value.upper() for index in self.assumed & indices_of(predicate))
+        if not unknown:
+            return ""
+        sizes = " and ".join(f"{name}=1" for name in unknown)
+        return f"for {sizes}, since no number was given, of a mask that reads {', '.join(unknown).lower()}"
 
     def split_group(self, group: Any) -> tuple[Any, Any]:
         """The batch and the head of groups."""

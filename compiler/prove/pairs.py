@@ -78,7 +78,11 @@ def decide_pairs(violation: Expr, domain: Domain, budget: int) -> Proof:
     A counterexample is evaluated on ``violation`` as given.
     """
     predicate = simplify(violation)
-    domain = domain.read_by(predicate)
+    proof = _decided(violation, predicate, domain.read_by(predicate), budget)
+    return replace(proof, detail=domain.limitation(predicate)) if proof.holds else proof
+
+
+def _decided(violation: Expr, predicate: Expr, domain: Domain, budget: int) -> Proof:
     if not domain.n_pairs:
         return Proof(True, None, "there are no pairs")
     search = _Search(predicate, domain, Effort(budget))

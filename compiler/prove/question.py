@@ -13,7 +13,7 @@ from attnc.block_mask.mask import is_sliced
 from attnc.decorator import Kernel
 from attnc.errors import ProofArgumentError, SlicedMaskModError
 from attnc.intervals import Facts
-from attnc.ir import DType, Expr
+from attnc.ir import DType, Expr, IndexName
 from attnc.mods import mod_kind, require_kind
 from attnc.printer import format_expr
 from attnc.prove.blame import deciding_term
@@ -112,14 +112,21 @@ class Question:
         shapes = [(1, 1, *mask.batch_shape) for mask in self.block_masks]
         n_queries = self._size("Q_LEN", given.Q_LEN, [queries for queries, _ in lengths])
         n_keys = self._size("KV_LEN", given.KV_LEN, [keys for _, keys in lengths], n_queries)
-        n_batch = self._size("B", given.B, [shape[-2] for shape in shapes if shape[-2] > 1], 1)
-        n_heads = self._size("H", given.H, [shape[-1] for shape in shapes if shape[-1] > 1], 1)
+        batches = [shape[-2] for shape in shapes if shape[-2] > 1]
+        heads = [shape[-1] for shape in shapes if shape[-1] > 1]
+        n_batch = self._size("B", given.B, batches, 1)
+        n_heads = self._size("H", given.H, heads, 1)
+        known = {IndexName.B: (given.B, batches), IndexName.H: (given.H, heads)}
+        assumed = frozenset(
+            index for index, (size, sizes) in known.items() if size is None and not sizes
+        )
         budget = checks.whole_number(given.budget)
         if budget is None or budget < 0:
             problem = "give a number of pairs" if budget is None else "it must not be negative"
             raise self.wrong("budget", given.budget, problem)
         facts = Facts(tuple(self.slots.tensors))
-        return Domain(n_batch, n_heads, n_queries, n_keys, facts, is_fixed=bool(self.block_masks))
+        is_fixed = bool(self.block_masks)
+        return Domain(n_batch, n_heads, n_queries, n_keys, facts, is_fixed, assumed)
 
     def _size(
         self, name: str, given: int | None, known: list[int], default: int | None = None

@@ -18,7 +18,8 @@ class Proof:
         counterexample: ``(b, h, q_idx, kv_idx)``, evaluated, where the property fails. ``kv_idx``
             is None where no key can be named: a query that sees none.
         method: How that was found, and for which lengths it holds.
-        detail: What is wrong at the counterexample; what is left open if undecided.
+        detail: What is wrong at the counterexample; what is left open if undecided; that a proof is
+            for one batch or head, where it depends on them and no number was given.
         location: The user's line that is to blame, where it is known.
         max_length: Lengths up to which a proof holds, of queries and of keys, beyond those that
             were asked for; None where it is for those only.

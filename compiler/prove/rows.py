@@ -9,7 +9,7 @@ permutation, the rest goes to rectangles of a single query.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,11 @@ def decide_rows(mask: Expr, domain: Domain, budget: int) -> Proof:
     A counterexample names the row; all of it was evaluated.
     """
     predicate = simplify(mask)
-    domain = domain.read_by(predicate)
+    proof = _decided(mask, predicate, domain.read_by(predicate), budget)
+    return replace(proof, detail=domain.limitation(predicate)) if proof.holds else proof
+
+
+def _decided(mask: Expr, predicate: Expr, domain: Domain, budget: int) -> Proof:
     if not domain.n_groups * domain.n_queries:
         return Proof(True, None, "there are no queries")
     if not domain.n_keys:
