@@ -284,27 +284,23 @@ class DiskCache:
     def _build(self, digest: str, build: Callable[[Path], None]) -> Entry:
         global _n_builds
         sweep(self.root, _BUILDING, _REMOVED)
-        held = make_held(self.root, _BUILDING)
-        try:
+        with make_held(self.root, _BUILDING).until_end() as folder:
             try:
-                build(held.path)
+                build(folder)
             except Exception:
-                _require_room(held.path)  # else that is the cause
+                _require_room(folder)  # else that is the cause
                 raise
             with _count_lock:
                 _n_builds += 1
-            entry = write_manifest(held.path, digest)
+            entry = write_manifest(folder, digest)
             target = self.root / digest
             try:
-                held.path.rename(target)
+                folder.rename(target)
             except OSError:  # there is one
                 if verified(target, digest) is None:  # else somebody without our lock was faster
                     self._remove(target)
-                    held.path.rename(target)
+                    folder.rename(target)
             sync(self.root)
-        finally:
-            shutil.rmtree(held.path, ignore_errors=True)
-            held.release()
         self._evict()
         return Entry(target, entry.names)
 

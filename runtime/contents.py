@@ -22,7 +22,7 @@ _INTEGERS = {
 
 
 class ContentMemory(Generic[_T]):
-    """Values derived from a key and from the content of some tensors, least recent ones dropped.
+    """Values derived from a key and from the content of some tensors; the oldest are dropped.
 
     Contents are kept as copies and compared in full: version counters do not see writes through
     NumPy or ``.data``, and inference tensors have none.

@@ -10,9 +10,12 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from attnc.runtime.forks import closed_in_forks
 from attnc.runtime.locks import locked
 
 _STALE_SECONDS = 3600.0  # where folders cannot be locked; a build that takes longer was killed
@@ -27,6 +30,15 @@ class HeldFolder:
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+    @contextmanager
+    def until_end(self) -> Iterator[Path]:
+        """The folder, removed and released in the end; children forked meanwhile do not hold it."""
+        with closed_in_forks(self._descriptor):
+            try:
+                yield self.path
+            finally:
+                shutil.rmtree(self.path, ignore_errors=True)
 
 
 def make_held(parent: Path, prefix: str) -> HeldFolder:

@@ -109,7 +109,7 @@ def test_a_fork_while_another_thread_makes_its_first_call(tmp_path: Path) -> Non
 
 
 def test_a_child_does_not_keep_its_parent_s_locks(tmp_path: Path) -> None:
-    """Nor the compiler of a parent that is killed while it builds."""
+    """Nor the compiler, nor the unfinished entry, of a parent that is killed while it builds."""
     program = """
         import threading, time
         from attnc.runtime.process import run_process
@@ -138,6 +138,7 @@ def test_a_child_does_not_keep_its_parent_s_locks(tmp_path: Path) -> None:
             print(content(DiskCache(root).fetch(digest("a"), writes("a"))), time.monotonic() - start < 10)
         """
         assert output_of(program_with_cache(after), tmp_path) == "a True\n"
+        assert not list(tmp_path.glob(".building-*"))
         assert becomes(lambda: not is_alive(compiler), 3.0)
     finally:
         os.kill(child, signal.SIGKILL)
