@@ -219,6 +219,17 @@ def test_flex_is_said_to_have_no_backward_on_cpus() -> None:
     assert sdpa.how.endswith("dense mask with the bias, made in the call")
 
 
+def test_sdpa_is_absent_where_its_bias_would_fill_the_memory() -> None:
+    """Nothing as large is made to find out; a mask takes a quarter of that."""
+    mod = attnc.kernel(mask=causal)(lambda score, b, h, q_idx, kv_idx: score + h * kv_idx)
+    problem = Problem(mod, 1, 16, 16, 6000, 6000, 16)
+
+    _, sdpa = contestants(problem, ("sdpa",))
+
+    told = "a dense bias (1, 16, 6000, 6000) would take 2.3e+09 bytes"
+    assert sdpa == Absent("sdpa", told)
+
+
 def test_sdpa_is_absent_where_a_score_mod_does_more_than_add(folder: Path) -> None:
     """The reason is printed, and attnc is timed all the same."""
     result = invoke("masks.py:capped", *SMALL)

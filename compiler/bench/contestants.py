@@ -21,7 +21,7 @@ ATTNC = "attnc"
 #: Whose ways ``contestants`` gives.
 PEERS = ("flex", "sdpa")
 _BLOCK_SIZES: dict[str, int | tuple[int, int]] = {"flex 128": 128, "flex (64, 128)": (64, 128)}
-_MAX_DENSE = 1 << 31  # elements of a dense mask
+_MAX_DENSE = 1 << 31  # bytes of a dense mask or bias; making a bias takes some times as much
 
 Forward = Callable[[], torch.Tensor]
 
@@ -120,25 +120,20 @@ def _sdpa(problem: Problem) -> Contestant | Absent:
         return _called(problem, "no mask", dict, kwargs)
     if problem.score is None and is_square and _is_causal(problem):
         return _called(problem, "is_causal=True", lambda: {"is_causal": True}, kwargs)
-    mask, score = problem.program.mask, problem.program.score
-    extents = [problem.extents(expr) for expr in (mask, score) if expr is not None]
-    sizes = (max(b for b, _ in extents), max(h for _, h in extents))
-    shape = (*sizes, problem.n_queries, problem.n_keys)
-    n_elements = torch.Size(shape).numel()
-    if n_elements > _MAX_DENSE:
-        return Absent("sdpa", f"a dense mask {shape} would take {n_elements:.1e} elements")
+    shape = _dense_shape(problem)
+    n_bytes = torch.Size(shape).numel() * (1 if problem.score is None else 4)
+    if n_bytes > _MAX_DENSE:
+        what = "mask" if problem.score is None else "bias"
+        return Absent("sdpa", f"a dense {what} {shape} would take {n_bytes:.1e} bytes")
     visible = None
     if problem.mask is not None:
         visible = reference_mask(_as_users(problem.mask), *shape, device=problem.device)
     if problem.score is None:
         return _called(problem, "dense boolean mask", lambda: {"attn_mask": visible}, kwargs)
-    score_mod, zeros = (
-        _as_users(problem.score),
-        torch.zeros((), device=problem.device).expand(shape),
-    )
+    score = _as_users(problem.score)
 
     def bias() -> dict[str, torch.Tensor]:
-        dense = reference_scores(score_mod, zeros)
+        dense = reference_scores(score, torch.zeros((), device=problem.device).expand(shape))
         dense = dense if visible is None else dense.masked_fill(~visible, -torch.inf)
         return {"attn_mask": dense.to(problem.inputs[0].dtype)}
 
@@ -147,6 +142,14 @@ def _sdpa(problem: Problem) -> Contestant | Absent:
     with torch.no_grad():
         made = bias()
     return _called(problem, "dense mask with the bias", lambda: made, kwargs)
+
+
+def _dense_shape(problem: Problem) -> tuple[int, int, int, int]:
+    """Of a mask or bias: batches and heads are 1 where neither mask nor score tells them apart."""
+    exprs = (problem.program.mask, problem.program.score)
+    extents = [problem.extents(expr) for expr in exprs if expr is not None]
+    n_batch, n_heads = (max(sizes) for sizes in zip(*extents, strict=True))
+    return n_batch, n_heads, problem.n_queries, problem.n_keys
 
 
 def _called(
