@@ -200,7 +200,7 @@ def _rendered(page: Page, data: Any) -> str:
         lstrip_blocks=True,
     )
     style = environment.get_template("page.css.jinja").render(light=_LIGHT, dark=_DARK)
-    # Apart from one another both are functions of nothing; together they are one element's text.
+    # In one element, because the policy admits one script by its hash.
     names = ("picture.js.jinja", "page.js.jinja")
     script = "\n".join(environment.get_template(name).render() for name in names)
     return environment.get_template("page.html.jinja").render(

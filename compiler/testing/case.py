@@ -93,8 +93,10 @@ class Case:
 
     @property
     def with_gradients(self) -> bool:
-        """Whether the backward pass is examined here. Each kernel takes a second to build: those
-        of usual sizes have one, and with hidden keys those of odd sizes."""
+        """Whether the backward pass is examined here: at usual sizes, or odd ones with hidden keys.
+
+        Each kernel takes a second to build, so not at all sizes.
+        """
         sizes = ODD_SIZES if self._is_padded else USUAL_SIZES
         return self.subject.with_gradients and self._sizes == sizes and self._has_many
 
