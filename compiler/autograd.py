@@ -293,6 +293,9 @@ def _backward(
     grad_lse: torch.Tensor | None,
     *of_maxima: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, ...]:
+    is_batched = torch._C._functorch.is_legacy_batchedtensor
+    if any(x is not None and is_batched(x) for x in (grad_out, grad_lse)):
+        raise FunctionTransformError(what="a gradient of attention")
     q, k, v, out, lse, *tensors = ctx.saved_tensors
     needs = tuple(ctx.needs_input_grad[1:])
     if not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()):

@@ -300,6 +300,16 @@ def draw(content: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _require_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Ends the program where the text cannot fill a batch."""
+    if min(options.steps, options.length, options.batch) < 1:
+        parser.error("--steps, --length and --batch are at least 1")
+    for texts, n_wanted in zip(split_topics(), (options.batch, 1), strict=True):
+        n_rows = (sum(map(len, texts)) - 1) // options.length
+        if n_rows < n_wanted:
+            parser.error(f"{n_rows} rows of {options.length} bytes: too few for a batch")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Trains, prints and writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -309,6 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=2, help="rows in a batch")
     parser.add_argument("--output", type=Path, help="folder for train_bytes.json and .png")
     options = parser.parse_args(arguments)
+    _require_rows(parser, options)
     names = tuple(ATTENTIONS) if options.attention == "both" else (options.attention,)
 
     console = Console()

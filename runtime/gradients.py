@@ -80,6 +80,7 @@ def gradients(
     Raises:
         FreedStorageError: A tensor has lost memory since the forward pass.
     """
+    grad_out, grad_lse = _in_memory(grad_out), _in_memory(grad_lse)
     require_memory_of_pass((q, k, v, *program.tensors), grad_out, grad_lse)
     require_memory(out=out, lse=lse)
     wanted = wanted_of(program, needs)
@@ -130,6 +131,11 @@ def gradients(
         tensor = program.tensors[slot]
         found[3 + slot] = gradient.to(tensor.device, tensor.dtype)
     return found
+
+
+def _in_memory(gradient: torch.Tensor | None) -> torch.Tensor | None:
+    """``gradient``, or None for PyTorch's tensor of zeros without memory."""
+    return None if gradient is None or gradient._is_zerotensor() else gradient
 
 
 def _places(

@@ -86,6 +86,23 @@ def test_training_goes_as_with_dense_attention(train_bytes: ModuleType) -> None:
     assert all((bias != 0).any(dim=1).all() for bias in learned), "each head has learned a bias"
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--steps", "0"], "at least 1"),
+        (["--batch", "1000"], "rows of 1024 bytes: too few"),
+        (["--length", "900000"], "0 rows of 900000 bytes: too few"),
+    ],
+)
+def test_training_tells_what_the_text_cannot_fill(
+    train_bytes: ModuleType, options: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A batch of more rows than the text has would never come."""
+    with pytest.raises(SystemExit):
+        train_bytes.main(options)
+    assert told in capsys.readouterr().err
+
+
 def test_packed_topics_start_anew(train_bytes: ModuleType) -> None:
     """Positions count from the byte before a topic, which is where its number changes too."""
     rows = torch.tensor([[5, 6, 0, 7, 8, 0, 9]])

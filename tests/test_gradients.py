@@ -334,6 +334,16 @@ def test_upstream_gradients_may_have_any_strides(layout: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_upstream_gradients_without_memory_are_zeros() -> None:
+    """PyTorch has tensors of zeros that nothing is stored of; a kernel must not read them."""
+    inputs = qkv(dtype=torch.float32)
+    out, lse = attention(*inputs, enable_gqa=True, return_lse=True)
+    for output in (out, lse):
+        zeros = torch._efficientzerotensor(output.shape)
+        found = torch.autograd.grad(output, inputs, zeros, retain_graph=True)
+        assert not any(gradient.any() for gradient in found)
+
+
 def test_lse_alone_is_differentiated() -> None:
     """Without a gradient of the output; and the maximum is no function of anything."""
     q, k, v = qkv(dtype=torch.float32, n_kv_heads=4)

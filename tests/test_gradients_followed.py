@@ -151,6 +151,16 @@ def test_other_transforms_are_refused_by_name() -> None:
         torch.func.jacrev(lambda q: attention(q, k, v))(q)
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_batches_of_upstream_gradients_are_refused_by_name(create_graph: bool) -> None:
+    """``is_grads_batched``, and ``jacobian(vectorize=True)`` with it, map the backward pass."""
+    inputs = qkv(n_kv_heads=4, n_queries=3)
+    out = attention(*inputs)
+    grads = torch.ones(2, *out.shape, dtype=out.dtype)
+    with pytest.raises(FunctionTransformError, match="a gradient of attention"):
+        torch.autograd.grad(out, inputs, grads, is_grads_batched=True, create_graph=create_graph)
+
+
 def test_the_reference_and_the_path_without_a_compiler_train(monkeypatch: Any) -> None:
     """backend="reference" follows the user's function; without a compiler tiles are composed."""
     inputs = qkv(dtype=torch.float32)

@@ -45,6 +45,11 @@ _TWO_KERNELS = Decision(
     "each owns its sums, so that gradients are the same in every run; two more products per tile",
 )
 
+_ONE_KERNEL = Decision(
+    "all gradients by one kernel",
+    "it computes a tile's weights once; a unit of work owns its sums, added in the units' order",
+)
+
 
 def make_plan(spec: Spec) -> Plan:
     """Decides how to compute ``spec``."""
@@ -67,6 +72,8 @@ def make_plan(spec: Spec) -> Plan:
             transposed = transposed_form(mask, key_tiles, decisions)
             closed_form = closed_form if transposed is not None else None
         decisions.append(_TWO_KERNELS)
+    elif spec.gradients is not None:
+        decisions.append(_ONE_KERNEL)
 
     derivative, accumulations = _derivatives(spec, score, decisions)
     qk_is_live = score is None or reads_score(score)
@@ -145,7 +152,7 @@ def _derivatives(
         accumulations.append(accumulation)
         reduction, is_run = accumulation.reduction, accumulation.run is not None
         sums = "whole rows of a tile are added" if is_run else _SUMS[reduction]
-        why = f"the element read depends on {reduction.value}"
+        why = f"the element read depends, besides b and h, on {reduction.value}"
         if is_run:
             why = "the indices are sums of multiples of kv_idx"
         decisions.append(Decision(f"gradient of captured tensor {scatter.slot}: {sums}", why))
