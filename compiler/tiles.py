@@ -114,11 +114,17 @@ def _gpu_tiles(
     # AMD keeps the operands of a pipeline in registers, and has 64 KiB of shared memory.
     n_stages = 1 if target.backend == "hip" else 2
     if dtype in ("float32", "float64"):
-        if target.backend == "cuda" and dtype == "float32":
-            if width > 64:  # a pipeline of two stages spills registers
-                return Tiles(16, 32, 8, 1, _ROWS, 255)
-            return Tiles(16 if short_queries else 32, 32, 8, 2, _ROWS)
+        has_cores = target.backend == "hip" or (dtype == "float64" and _capability(target) <= 90)
+        if not has_cores:
+            is_narrow = width <= 64
+            block_m = 32 if is_narrow and not short_queries else 16
+            # A pipeline of two stages spills registers where rows are long.
+            if dtype == "float64":
+                return Tiles(block_m, 16, 8, 1, _ROWS, 255)
+            return Tiles(block_m, 32, 8, 2 if is_narrow else 1, _ROWS, 255)
         block_n = 32 if width <= 64 and dtype == "float32" else 16
+        if target.backend == "cuda" and width > 64:
+            block_m = min(block_m, 32)
         return Tiles(block_m, block_n, 4, n_stages, _ONE_BY_ONE)
     if short_queries:
         return Tiles(16, 64 if width <= 128 else 32, 4, n_stages, "at most 16 queries")

@@ -66,10 +66,9 @@ def innermost_loops(lines: Sequence[str], counts: Callable[[str], object]) -> li
                 body = bodies.setdefault(header, {header})
                 body |= _reaching(block, body, successors)
     busy = {
-        header: body
+        header: bodies[header]
         for header in _topological(successors)  # in the text a later loop may come first
-        if (body := bodies.get(header))
-        and any(counts(line) for block in body for line in blocks[block])
+        if header in bodies and any(counts(line) for b in bodies[header] for line in blocks[b])
     }
     innermost = [
         (header, body)

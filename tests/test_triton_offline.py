@@ -220,6 +220,18 @@ def test_backward_binaries_keep_their_registers(
         assert (loop.n_mask_operations == 0) == (loop.kind == "FULL")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("cache_dir")
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("target", TENSOR_CORE)
+def test_forward_binaries_of_float64(target: str, head_dim: int) -> None:
+    """No register spills, with or without tensor cores for float64."""
+    program = program_of(*MODS["documents"], torch.float64)
+    spec = spec_of(program, dtype=torch.float64, head_dim=head_dim)
+
+    assert resources_of(compile_offline(spec, GPU_TARGETS[target])).spill_bytes == 0
+
+
 # Of them: rows as wide as registers allow, beside the incomplete tile, and against occupancy.
 COVERING_WIDE = {
     ("sm_80", torch.float32, 128, QUERIES, "documents"),
