@@ -34,6 +34,16 @@ def ends_early(tensor: torch.Tensor) -> bool:
     return n_held < n_bytes and not tensor.is_meta
 
 
+def is_lazy(tensor: torch.Tensor) -> bool:
+    """Whether elements come about as they are read: views that negate, zeros without memory."""
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
+def resolved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, with all of its elements in memory as they are."""
+    return tensor.clone() if tensor._is_zerotensor() else tensor.resolve_neg()
+
+
 def require_memory(**tensors: torch.Tensor) -> None:
     """Raises FreedStorageError if the memory of one of the tensors ends before its elements do."""
     for name, tensor in tensors.items():

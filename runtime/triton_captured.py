@@ -157,6 +157,11 @@ def _add_in_order(total: torch.Tensor, places: torch.Tensor, values: torch.Tenso
     """Adds each value to ``total`` in its place; the sum's order follows from the places alone."""
     places, order = places.reshape(-1).sort(stable=True)
     ordered = values.reshape(-1)[order].to(total.dtype)
-    ends = torch.arange(total.numel() + 1, device=total.device)
-    offsets = torch.searchsorted(places, ends)
-    total += torch.segment_reduce(ordered, "sum", offsets=offsets, initial=0.0)
+    if total.numel() <= places.numel():
+        ends = torch.arange(total.numel() + 1, device=total.device)
+        offsets = torch.searchsorted(places, ends)
+        total += torch.segment_reduce(ordered, "sum", offsets=offsets, initial=0.0)
+    elif places.numel():
+        # Memory for the places that there are, not for all of a tensor with an element per pair.
+        touched, counts = torch.unique_consecutive(places, return_counts=True)
+        total[touched] += torch.segment_reduce(ordered, "sum", lengths=counts, initial=0.0)

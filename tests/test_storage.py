@@ -162,3 +162,13 @@ def test_transforms_are_left_alone() -> None:
     q = torch.randn(SHAPE)
     found = torch.func.grad(lambda q: attnc.attention(q, q, q, backend="reference").sum())(q)
     torch.testing.assert_close(found, torch.func.grad(lambda q: attnc.attention(q, q, q).sum())(q))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_zeros_without_memory_are_zeros_where_captured(backend: str) -> None:
+    """Autograd hands such tensors out; a kernel that read them would end the process."""
+    zeros = torch._efficientzerotensor((20,))
+    q, k, v = torch.randn(3, *SHAPE)
+    found = attend(q, k, v, mask=lambda b, h, q, k: k > zeros[q], backend=backend)
+    expected = attend(q, k, v, mask=lambda b, h, q, k: k > 0, backend=backend)
+    torch.testing.assert_close(found, expected)

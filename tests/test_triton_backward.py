@@ -10,6 +10,7 @@ import pytest
 import torch
 from cpu_kernels import program_of, spec_of, table_of
 from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from triton_kernels import qkv
 
 from attnc.blocks import classify
@@ -18,6 +19,7 @@ from attnc.run_table import RunTable
 from attnc.runtime.call import BackwardCall, Call
 from attnc.runtime.reference import reference_attention
 from attnc.runtime.triton import load_triton_kernel
+from attnc.runtime.triton_captured import _add_in_order
 from attnc.target import GPU_TARGETS, INTERPRETER
 from attnc.testing import InputsRecipe, MaskRecipe, ScoreRecipe, inputs, masks, score_mods
 
@@ -511,3 +513,17 @@ def test_loop_bounds_of_keys_are_the_transposed_ones() -> None:
             whole = dense[kv_block, start : min(stop, 1000 // block_m)]
             assert (whole == kind).all()
         assert sum(stop - start for start, stop, _ in runs) >= (dense[kv_block] != 0).sum()
+
+
+@given(st.integers(1, 60), st.integers(0, 40), st.integers(0, 2**31))
+def test_contributions_are_added_in_their_places(n_elements: int, n_values: int, seed: int) -> None:
+    """In float64, whether there are more places than elements or fewer, and in no random order."""
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randint(n_elements, (n_values,), generator=generator)
+    values = torch.randn(n_values, generator=generator)
+    total = torch.randn(n_elements, generator=generator, dtype=torch.float64)
+    expected = total.index_add(0, places, values.double())
+
+    _add_in_order(total, places, values)
+
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=1e-12)

@@ -24,7 +24,7 @@ from attnc.ir import TRUE, Const, DType, Expr, Param, SlotType, walk
 from attnc.parser import parse_expr
 from attnc.run_table import RunTable
 from attnc.runtime.dispatch import TracedProgram
-from attnc.storage import require_memory
+from attnc.storage import require_memory, resolved
 from attnc.trace import SlotTable, trace_mask
 from attnc.trace.slots import INT32_MAX, INT32_MIN
 from attnc.trace.symbols import Symbol
@@ -52,7 +52,7 @@ def program_of(
     float_dtype = DType.FLOAT64 if q.dtype is torch.float64 else DType.FLOAT32
     known = slots_of_tensors(captured)
     require_memory(**{f"captured tensor {n}": tensor for n, tensor in enumerate(captured)})
-    slots.tensors += [tensor.resolve_neg() for tensor in captured]
+    slots.tensors += [resolved(tensor) for tensor in captured]
     slots.types += [SlotType(str(t.dtype).removeprefix("torch."), t.dim()) for t in captured]
     mask_expr, score_expr = expr_of(mask, values), expr_of(score, values)
     require_well_formed("mask", mask_expr, known, float_dtype)

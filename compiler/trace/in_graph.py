@@ -122,7 +122,7 @@ _WRITING: Mapping[Callable[..., Any], str] = {
     for owner in (torch.Tensor, torch, operator)
     for name in dir(owner)
     if writes(name if owner is not operator else f"__{name}__")
-    and callable(function := getattr(owner, name))
+    if callable(function := getattr(owner, name, None))
 }
 _COPYING = frozenset(
     function

@@ -8,7 +8,7 @@ import torch
 
 from attnc.errors import FreedStorageError, UnsupportedDTypeError
 from attnc.ir import DType, SlotType
-from attnc.storage import ends_early
+from attnc.storage import ends_early, is_lazy, resolved
 from attnc.trace.location import user_location
 
 BOOL, INT32, INT64 = DType.BOOL, DType.INT32, DType.INT64
@@ -96,8 +96,8 @@ class SlotTable:
         if ends_early(tensor):
             raise FreedStorageError(name="a captured tensor", shape=list(tensor.shape))
         # A view may negate when it is read, as z.conj().imag; dynamo does not know the question.
-        if not torch.compiler.is_dynamo_compiling() and tensor.is_neg():
-            tensor = tensor.resolve_neg()
+        if not torch.compiler.is_dynamo_compiling() and is_lazy(tensor):
+            tensor = resolved(tensor)
         for slot, known in enumerate(self.tensors):
             if _is_same_view(known, tensor):
                 return slot
