@@ -189,7 +189,7 @@ def test_machines_have_names() -> None:
     errors.InspectionOptionError,
     "shape (2, 3, 2147483647, 64, 16): its 2,147,483,647 queries are 67,108,864 rows of tiles of 32 "
     "queries, but tiles are counted and drawn for 524,288 rows at the most. Take a smaller shape, "
-    "such as 16,777,216 queries; the stages math, plan and cpp, and kernels, are for any length.",
+    "of 16,777,216 queries at the most; the stages math, plan and cpp, and kernels, are for any length.",
 )
 def test_tiles_are_drawn_of_so_many_rows() -> None:
     Inspection.of(causal, shape=(2, 3, 2**31 - 1, 64, 16)).analysis(32)

@@ -80,7 +80,7 @@ class Opened:
         browser.get_log("browser")
         browser.get_log("performance")
         browser.get(path.as_uri())
-        wait = WebDriverWait(browser, 20)
+        wait = WebDriverWait(browser, 60)
         wait.until(lambda b: b.execute_script("return document.documentElement.dataset.ready"))
 
     def run(self, script: str, *arguments: Any) -> Any:

@@ -26,7 +26,9 @@ _N_RESAMPLED = 1000
 class Ratio:
     """How many times as long a contestant takes as attnc.
 
-    ``low`` and ``high`` hold it with 95 % confidence, by drawing rounds anew.
+    Attributes:
+        value: By medians.
+        low, high: Limits that hold it with 95 % confidence, by drawing rounds anew.
     """
 
     value: float
@@ -74,7 +76,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Peak:
-    """What the machine reaches at the best, in operations per second, and where that is from."""
+    """What the machine reaches at the best.
+
+    Attributes:
+        flops: Operations per second.
+        source: Where that figure is from, in words.
+    """
 
     flops: float
     source: str
@@ -82,7 +89,15 @@ class Peak:
 
 @dataclass(frozen=True)
 class Result:
-    """A contest that has been held."""
+    """A contest that has been held.
+
+    Attributes:
+        problem: What was computed.
+        entries: One for each that was to take part, attnc among them.
+        tolerance: The error, as in ``Error``, from which on a contestant is wrong.
+        peak: What the machine reaches, or None where that is not known.
+        n_threads: Of the CPU.
+    """
 
     problem: Problem
     entries: tuple[Entry, ...]
@@ -92,10 +107,14 @@ class Result:
 
     @property
     def ours(self) -> Entry:
+        """attnc's entry."""
         return next(entry for entry in self.entries if entry.name == ATTNC)
 
     def share_of_peak(self, entry: Entry) -> float | None:
-        """Operations over visible pairs per second, as a share of the peak."""
+        """Operations over visible pairs per second of ``entry``, as a share of the peak.
+
+        None without a peak, and where the entry was not timed.
+        """
         if entry.times is None or self.peak is None:
             return None
         return self.problem.flops() / entry.times.median / self.peak.flops

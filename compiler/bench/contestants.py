@@ -43,7 +43,12 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Absent:
-    """A contestant that cannot take part, and why."""
+    """A contestant that cannot take part.
+
+    Attributes:
+        name: As in ``Contestant``.
+        reason: Why, in words.
+    """
 
     name: str
     reason: str
@@ -66,7 +71,7 @@ def contestant_attnc(problem: Problem) -> Contestant:
 
 
 def contestants(problem: Problem, peers: tuple[str, ...]) -> list[Contestant | Absent]:
-    """attnc first, then the ways of each of ``peers``; masks of theirs are made here, untimed."""
+    """Who computes ``problem``: attnc, then each of ``peers``, whose masks are made here, untimed."""
     found: list[Contestant | Absent] = [contestant_attnc(problem)]
     for peer in peers:
         found += _flexes(problem) if peer == "flex" else [_sdpa(problem)]

@@ -38,16 +38,22 @@ class NotCompiledError(RuntimeError):
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of each timed run of one candidate."""
+    """How long the timed runs of one candidate took.
+
+    Attributes:
+        seconds: Of each run.
+    """
 
     seconds: tuple[float, ...]
 
     @property
     def median(self) -> float:
+        """Seconds of the run in the middle."""
         return statistics.median(self.seconds)
 
     @property
     def fastest(self) -> float:
+        """Seconds of the fastest run."""
         return min(self.seconds)
 
     def in_ms(self) -> dict[str, float]:

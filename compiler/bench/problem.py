@@ -62,6 +62,7 @@ class Problem(OfFunction):
 
     @property
     def shares_heads(self) -> bool:
+        """Whether several query heads read one key head."""
         return self.n_heads != self.kv_heads
 
     @cached_property
@@ -92,6 +93,7 @@ class Problem(OfFunction):
 
     @cached_property
     def grad_out(self) -> torch.Tensor:
+        """Gradient of the output, in its shape: normally distributed, the same in every run."""
         generator = torch.Generator().manual_seed(1)
         return torch.randn(self.inputs[0].shape, generator=generator).to(self.inputs[0])
 
@@ -150,13 +152,19 @@ class Problem(OfFunction):
 
 @dataclass(frozen=True)
 class Error:
-    """Distance from float64 over sampled rows, as a part of the largest value there."""
+    """Distance from float64 over sampled rows, as a part of the largest value there.
+
+    Attributes:
+        out: Of the output.
+        gradients: Of q, k, v and the learned captured tensors; empty where only forward runs.
+    """
 
     out: float
     gradients: tuple[float, ...]
 
     @property
     def largest(self) -> float:
+        """The worst of all."""
         return max(self.out, *self.gradients, 0.0)
 
 

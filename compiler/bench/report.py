@@ -12,7 +12,7 @@ _HEADINGS = ("", "ms", "quartiles", "/ attnc", "95 %", "of peak", "error", "firs
 
 
 def table(result: Result) -> str:
-    """Times and ratios of those that were timed; then who was not, and why."""
+    """``result`` as text: times and ratios of those that were timed; then who was not, and why."""
     lines = [markdown_table(_HEADINGS, (_cells(result, entry) for entry in result.entries))]
     for entry in result.entries:
         lines.append(_sentence(result, entry))

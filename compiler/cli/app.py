@@ -29,12 +29,15 @@ class _Commands(TyperGroup):
             write_error(str(error))
             code = 2
         except MemoryError as error:
-            write_error(f"memory is short: {error}. Use smaller numbers in --shape.")
+            write_error(_no_memory(error))
             code = 2
         except OSError as error:  # a full disk, a folder without permission
             write_error(f"{error}.")
             code = 2
         except Exception as error:
+            if "allocate memory" in str(error) or "out of memory" in str(error):  # PyTorch's
+                write_error(_no_memory(error))
+                sys.exit(2)
             # Typer carries a copy of click or imports it, by version: both have this method.
             if not hasattr(error, "format_message"):
                 raise
@@ -44,6 +47,11 @@ class _Commands(TyperGroup):
                 write_error(f"{message.rstrip('.')}. See `{path} --help`.")
             code = 2
         sys.exit(code or 0)
+
+
+def _no_memory(error: Exception) -> str:
+    said = str(error).splitlines()[0].removesuffix(".") if str(error) else "no more is to be had"
+    return f"memory is short: {said}. Use smaller numbers in --shape."
 
 
 app = typer.Typer(

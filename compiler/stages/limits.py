@@ -29,10 +29,11 @@ def require_few_rows(
     if n_rows <= MOST_ROWS:
         return
     of_each = f" of each of {n_copies:,} batches and heads" if n_copies > 1 else ""
+    most = MOST_ROWS // n_copies * block_m
+    smaller = f"{most:,} queries" if most else f"{MOST_ROWS:,} batches and heads"
     problem = (
         f"its {n_queries:,} queries{of_each} are {n_rows:,} rows of tiles of {block_m} queries, but "
-        f"tiles are counted and drawn for {MOST_ROWS:,} rows at the most. Take a smaller shape, such "
-        f"as {max(1, MOST_ROWS // n_copies) * block_m:,} queries; the stages math, plan and cpp, and "
-        f"kernels, are for any length."
+        f"tiles are counted and drawn for {MOST_ROWS:,} rows at the most. Take a smaller shape, of "
+        f"{smaller} at the most; the stages math, plan and cpp, and kernels, are for any length."
     )
     raise InspectionOptionError(option="shape", value=shape, problem=problem)
