@@ -143,7 +143,7 @@ MASKS = {
 
 @pytest.mark.parametrize("backend", ["cpu", "triton"])
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("length", [1, 127, 300])
+@pytest.mark.parametrize("length", [1, 300])
 def test_kernels_that_branch_on_terms_equal_the_oracle(
     backend: str, name: str, length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,14 +182,14 @@ def test_comparisons_of_scalars_meet_tiles() -> None:
     assert_equals_oracle(*qkv(20, 70, n_heads=2), mask=mask)
 
 
-@settings(max_examples=40, phases=WITHOUT_SHRINKING)
+@settings(max_examples=25, phases=WITHOUT_SHRINKING)
 @given(masks(), inputs(dtypes=("float32", "float16", "bfloat16", "float64")))
 def test_random_masks_equal_the_oracle(mask: MaskRecipe, recipe: InputsRecipe) -> None:
     """Whatever the mask, shape, dtype and strides: the kernel gives what dense float64 gives."""
     assert_equals_oracle(*recipe.build(), mask=mask.build())
 
 
-@settings(max_examples=40, phases=WITHOUT_SHRINKING)
+@settings(max_examples=25, phases=WITHOUT_SHRINKING)
 @given(score_mods(), inputs(dtypes=("float32", "float64")))
 def test_random_score_mods_equal_the_oracle(score: ScoreRecipe, recipe: InputsRecipe) -> None:
     """Whatever the score_mod: the kernel gives what dense float64 gives."""

@@ -378,14 +378,14 @@ def test_gradients_are_the_same_in_every_run() -> None:
     assert all(torch.equal(x, y) for x, y in zip(first.all(), second.all(), strict=True))
 
 
-@settings(max_examples=15, phases=WITHOUT_SHRINKING, deadline=None)
+@settings(max_examples=10, phases=WITHOUT_SHRINKING, deadline=None)
 @given(masks(), inputs(dtypes=("float32", "float16", "float64")))
 def test_random_masks_equal_the_oracle(mask: MaskRecipe, recipe: InputsRecipe) -> None:
     """Whatever the mask, shape, dtype and strides: gradients are what dense float64 gives."""
     assert_equals_oracle(*recipe.build(), mask=mask.build())
 
 
-@settings(max_examples=15, phases=WITHOUT_SHRINKING, deadline=None)
+@settings(max_examples=10, phases=WITHOUT_SHRINKING, deadline=None)
 @given(score_mods(), inputs(dtypes=("float64",)))
 def test_random_score_mods_equal_the_oracle(score: ScoreRecipe, recipe: InputsRecipe) -> None:
     """Whatever the score_mod: gradients are what dense float64 gives."""
