@@ -12,7 +12,7 @@ LAWS := $(addprefix tests/test_,laws.py blocks.py intervals.py bounds.py simplif
 pinned = $(shell grep '^$(1)==' constraints.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv test slow fuzz demo docs lint format types check clean browser
+.PHONY: help venv test slow exhaustive fuzz demo docs lint format types check clean browser
 
 help:  ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -35,6 +35,9 @@ test: $(INSTALLED)  ## run the tests
 
 slow: $(INSTALLED)  ## run the tests that take too long for every day
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+exhaustive: $(INSTALLED)  ## run what is left of grids, after a change of Triton kernels or tiles
+	$(PYTEST) -m exhaustive $(PYTEST_ARGS)
 
 fuzz: $(INSTALLED)  ## run the laws over many more random programs
 	HYPOTHESIS_PROFILE=fuzz $(PYTEST) $(LAWS) $(PYTEST_ARGS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from math import exp, log
 from pathlib import Path
 from statistics import fmean
@@ -19,12 +20,30 @@ PAGE = ROOT / "docs" / "performance.md"
 Content = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Section:
+    """A section of the page.
+
+    Attributes:
+        title: Its heading.
+        results: Name of the file of results, without ``.json``.
+        command: What measures again.
+        text: Writes it from the content of the file.
+    """
+
+    title: str
+    results: str
+    command: str
+    text: Callable[[Content], str]
+
+
 def page() -> str:
     """Text of the page."""
     parts = [_INTRO]
-    for title, name, command, section in SECTIONS:
-        content = json.loads((RESULTS / f"{name}.json").read_text())
-        parts += [f"## {title}", section(content), _told(content, command, name)]
+    for section in SECTIONS:
+        content = json.loads((RESULTS / f"{section.results}.json").read_text())
+        told = _told(content, section.command, section.results)
+        parts += [f"## {section.title}", section.text(content), told]
     return "\n\n".join([*parts, _UNMEASURED]) + "\n"
 
 
@@ -91,6 +110,44 @@ The error against float64 is
 {min(error):.1f} to {max(error):.1f} times flex's.
 
 ![Times beside the peers](../benchmarks/results/cpu.png)"""
+
+
+def _backward(content: Content) -> str:
+    rows = {(row["case"], row["dtype"]): row for row in content["rows"]}
+
+    def cells(case: str) -> Iterable[str]:
+        for dtype in ("float32", "bfloat16"):
+            row = rows[case, dtype]
+            yield f"{row['sdpa_over_attnc']:.1f}x"
+            plain = row.get("backward_over_plain")
+            yield "" if plain is None else f"{plain:.2f}"
+
+    table = _table(
+        (
+            *("", "SDPA over attnc, float32", "bias, float32"),
+            *("SDPA over attnc, bfloat16", "bias, bfloat16"),
+        ),
+        [(case, *cells(case)) for case in dict.fromkeys(case for case, _ in rows)],
+    )
+    first = content["rows"][0]
+    growth = [
+        f"{found['growth']:.2f} ({found['case']})"
+        for found in content["memory"]
+        if found["side"] == "attnc" and found.get("growth") is not None
+    ]
+    linear = ""
+    if growth:
+        linear = (
+            f" Peak memory grows by {_and(growth)} times the growth of the sequence: 1 is linear."
+        )
+    return f"""\
+Both passes at {first["n_queries"]:,} tokens, {first["heads"]} heads, head size {first["head_dim"]}. \
+SDPA has its causal flag or no mask in the
+first two lines, a dense mask in all others. *bias* is the time of the backward pass over that of the \
+same mask without a learned
+bias.{linear}
+
+{table}"""
 
 
 def _training(content: Content) -> str:
@@ -246,23 +303,38 @@ are counts, no times: less is a promise, not a proof.
 Geometric mean of FULL tiles: {content["geometric_mean"]["FULL"]:.2f}."""
 
 
-SECTIONS: tuple[tuple[str, str, str, Callable[[Content], str]], ...] = (
-    ("Forward pass on CPUs", "cpu", "python -m benchmarks.cpu", _forward),
-    (
-        *("Training on CPUs", "train_bytes", "python examples/train_bytes.py --attention both"),
+SECTIONS = (
+    Section("Forward pass on CPUs", "cpu", "python -m benchmarks.cpu", _forward),
+    Section(
+        "Forward and backward on CPUs",
+        "backward",
+        "OMP_NUM_THREADS=1 python -m benchmarks.backward --threads 1 --dims 64 --rounds 5 --seconds 2",
+        _backward,
+    ),
+    Section(
+        "Training on CPUs",
+        "train_bytes",
+        "python examples/train_bytes.py --attention both",
         _training,
     ),
-    ("Block masks", "block_masks", "python -m benchmarks.block_masks", _block_masks),
-    ("The analysis in long sequences", "analysis", "python -m benchmarks.analysis --scale", _scale),
-    (
-        *("Masks of published systems", "analysis_systems"),
-        *("python -m benchmarks.analysis --systems", _systems),
+    Section("Block masks", "block_masks", "python -m benchmarks.block_masks", _block_masks),
+    Section(
+        "The analysis in long sequences",
+        "analysis",
+        "python -m benchmarks.analysis --scale",
+        _scale,
     ),
-    ("Packed sequences", "varlen", "python -m benchmarks.varlen", _varlen),
-    ("Orders of tokens", "layouts", "python -m benchmarks.layouts", _layouts),
-    ("Small calls", "overhead", "python -m benchmarks.overhead", _overhead),
-    ("Expected times", "cost_model", "python -m benchmarks.cost_model", _cost_model),
-    ("Triton binaries", "inductor_sm90", "python -m benchmarks.inductor", _binaries),
+    Section(
+        "Masks of published systems",
+        "analysis_systems",
+        "python -m benchmarks.analysis --systems",
+        _systems,
+    ),
+    Section("Packed sequences", "varlen", "python -m benchmarks.varlen", _varlen),
+    Section("Orders of tokens", "layouts", "python -m benchmarks.layouts", _layouts),
+    Section("Small calls", "overhead", "python -m benchmarks.overhead", _overhead),
+    Section("Expected times", "cost_model", "python -m benchmarks.cost_model", _cost_model),
+    Section("Triton binaries", "inductor_sm90", "python -m benchmarks.inductor", _binaries),
 )
 
 _INTRO = """\
@@ -298,8 +370,8 @@ def _percent(shares: Sequence[float]) -> str:
     return f"{min(shares):.0%} to {max(shares):.0%}"
 
 
-def _and(numbers: Sequence[int]) -> str:
-    return " and ".join(map(str, numbers))
+def _and(parts: Iterable[object]) -> str:
+    return " and ".join(map(str, parts))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,15 @@ MODS = {
     "alibi": (causal, alibi),
     "softcap": (causal, softcap),
 }
+
+
+def _marks(case: tuple[Any, ...], covering: set[Any], left_out: set[str]) -> list[Any]:
+    """When a case of a grid runs: always if it is covering, by hand if what is named is left out."""
+    if case in covering:
+        return []
+    return [pytest.mark.exhaustive if left_out & set(case) else pytest.mark.slow]
+
+
 # Every mask, every machine, both widths, and what needs most registers on each machine.
 COVERING = {
     ("sm_80", "documents", 128), ("sm_80", "softcap", 64),
@@ -73,7 +82,7 @@ COVERING = {
     ("gfx942", "softcap", 128), ("gfx942", "documents", 64), ("gfx942", "documents", 128),
 }  # fmt: skip
 CASES = [
-    pytest.param(*case, marks=[] if case in COVERING else [pytest.mark.slow])
+    pytest.param(*case, marks=_marks(case, COVERING, {"alibi"}))
     for case in (
         (target, name, head_dim)
         for target in TENSOR_CORE
@@ -128,7 +137,7 @@ COVERING_BACKWARD = {
     ("sm_100", "softcap", 128, KEYS), ("gfx942", "documents", 128, KEYS),
 }  # fmt: skip
 BACKWARD_CASES = [
-    pytest.param(*case, marks=[] if case in COVERING_BACKWARD else [pytest.mark.slow])
+    pytest.param(*case, marks=_marks(case, COVERING_BACKWARD, {"alibi", "window"}))
     for case in (
         (target, name, head_dim, function)
         for target in TENSOR_CORE
@@ -238,7 +247,7 @@ COVERING_WIDE = {
     ("sm_90", torch.float32, 128, KEYS, "causal"),
 }
 WIDE_CASES = [
-    pytest.param(*case, marks=[] if case in COVERING_WIDE else [pytest.mark.slow])
+    pytest.param(*case, marks=_marks(case, COVERING_WIDE, {"causal"}))
     for case in (
         (target, dtype, head_dim, function, name)
         for target in TENSOR_CORE
