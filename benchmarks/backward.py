@@ -52,7 +52,8 @@ _HEADINGS = (
     "SDPA's",
 )
 _LEGEND = (
-    "Forward and backward, then backward alone; medians. SDPA in brackets: with a dense mask. GFLOP/s\n"
+    "Forward and backward, then backward alone; medians. SDPA in brackets: with a dense mask. *Without\n"
+    "bias*: backward alone beside that of the same mask, the fastest runs of both. GFLOP/s\n"
     "count seven products of the visible pairs; the limit is a 2048 x 2048 x 2048 product in the same\n"
     "dtype, in turns with the others. Errors are the largest difference from float64 gradients of the\n"
     "first and the last head, over the largest gradient, and the worst of q, k, v and bias.\n"
