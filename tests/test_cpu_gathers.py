@@ -183,7 +183,7 @@ def test_reads_and_their_gradients_equal_the_evaluator(unit: list[Read], isa: st
 
 
 @pytest.mark.slow
-@settings(max_examples=12, phases=PHASES)
+@settings(max_examples=8, phases=PHASES)
 @given(st.lists(reads(), min_size=16, max_size=16), st.sampled_from(ISAS))
 def test_many_reads_and_their_gradients_equal_the_evaluator(unit: list[Read], isa: str) -> None:
     """The same for 320 of them."""

@@ -94,7 +94,7 @@ def test_masks_with_narrow_blocks_equal_the_oracle_for_amx(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@settings(max_examples=12, phases=PHASES)
+@settings(max_examples=8, phases=PHASES)
 @given(cases(60), ISAS)
 def test_many_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """The same for 1,200 programs."""

@@ -46,7 +46,7 @@ def test_gradients_of_random_programs_equal_the_oracle(unit: list[Case], isa: st
 
 
 @pytest.mark.slow
-@settings(max_examples=12, phases=PHASES)
+@settings(max_examples=8, phases=PHASES)
 @given(cases(40), ISAS)
 def test_gradients_of_many_random_programs_equal_the_oracle(unit: list[Case], isa: str) -> None:
     """The same for 800 programs."""

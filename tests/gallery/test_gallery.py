@@ -29,7 +29,7 @@ ROOMS = {
     room: [name for name in names if name in TWINS]
     for room, names in groupby(SYSTEMS, lambda name: SYSTEMS[name].needs)
 }
-#: Interpreted in the default run; the others in the slow one.
+#: Interpreted in the default run; one of each room in the slow one.
 SAMPLE = ("swin", "faceformer", "halonet", "flex_attention_paged")
 
 
@@ -136,6 +136,13 @@ def test_some_triton_kernels_equal_the_dense_twins() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rooms", [list(ROOMS)[n::4] for n in range(4)], ids=range(4))
+def test_triton_kernels_of_every_room_equal_the_dense_twins(rooms: list[str]) -> None:
+    """Both passes of a system of each, interpreted."""
+    interpret([ROOMS[room][0] for room in rooms])
+
+
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("room", ROOMS)
 def test_triton_kernels_equal_the_dense_twins(room: str) -> None:
     """Both passes of every system, interpreted."""
