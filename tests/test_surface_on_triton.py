@@ -13,15 +13,20 @@ _OF_NO_BACKEND = ("needs_neither_sympy_nor_jinja", "stay_fast", "to_torch_runs_i
 
 
 @pytest.mark.parametrize(
-    "files",
-    [("test_attention.py", "test_kernel.py"), ("test_block_mask.py", "test_flex.py")],
+    "file",
+    [
+        "test_attention.py",
+        "test_kernel.py",
+        pytest.param("test_block_mask.py", marks=pytest.mark.slow),
+        pytest.param("test_flex.py", marks=pytest.mark.slow),
+    ],
 )
-def test_every_test_of_the_surface_passes_on_triton(files) -> None:
+def test_every_test_of_the_surface_passes_on_triton(file: str) -> None:
     """The same tests that the CPU backend passes, without changing one."""
     chosen = " and ".join(f"not {name}" for name in _OF_NO_BACKEND)
     environment = {**os.environ, "ATTNC_BACKEND": "triton", "TRITON_INTERPRET": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "-k", chosen, *files],
+        [sys.executable, "-m", "pytest", "-q", "--show-capture=no", "-k", chosen, file],
         cwd=HERE,
         env=environment,
         capture_output=True,
