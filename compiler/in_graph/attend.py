@@ -19,7 +19,8 @@ from attnc.mods import Kind, Mod, require_alone, require_kind
 from attnc.printer import format_program
 from attnc.runtime.dispatch import Outputs
 from attnc.trace import trace_mask, trace_score
-from attnc.trace.in_graph import GraphSlots, GraphTracer, read_lines
+from attnc.trace.in_graph import GraphSlots, GraphTracer
+from attnc.trace.lines import read_lines
 from attnc.trace.refusals import name_of
 from attnc.trace.slots import FLOAT32, FLOAT64
 from attnc.trace.traced import MOST_NODES

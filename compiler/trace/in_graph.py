@@ -11,7 +11,6 @@ mod gets *stand-ins*: meta tensors, which a mode sees wherever they go.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 from typing import Any
@@ -23,43 +22,42 @@ from torch.overrides import TorchFunctionMode
 
 from attnc.ir import (
     Binary,
-    BinaryOp,
     Cast,
     Compare,
-    CompareOp,
     Const,
     DType,
     Expr,
     Gather,
     Index,
-    IndexName,
     Level,
     Param,
     Reduce,
-    ReduceOp,
     Ref,
     RowIndex,
     Score,
     Select,
     Unary,
-    UnaryOp,
 )
-from attnc.printer import format_expr
 from attnc.trace.context import Context, refuse
+from attnc.trace.graph_functions import (
+    CONCRETE,
+    COPYING_FUNCTIONS,
+    IN_PLACE,
+    NAMES,
+    REFUSED,
+    WRITING,
+)
+from attnc.trace.lines import shown_lines
 from attnc.trace.promotion import cast
 from attnc.trace.rows import gather
 from attnc.trace.slots import INT32, SlotTable, load_dtype
 from attnc.trace.symbols import Row, Symbol
 from attnc.trace.tracer import (
-    COPYING,
-    FUNCTION_NAMES,
     NOT_RANDOM,
-    RANDOM,
     Tracer,
     alternatives,
     in_place,
     spelling,
-    writes,
 )
 
 _NO_NUMBER = (
@@ -68,79 +66,6 @@ _NO_NUMBER = (
 )
 _NOT_IN_PLACE = "Write x = x + y in place of x += y."
 _HIDDEN = "Use operators, methods as x.abs(), and functions as torch.where."
-#: Python's operators, which dynamo shows as they are when it exports.
-_OPERATORS: Mapping[Callable[..., Any], str] = {
-    getattr(operator, python): name
-    for python, name in (
-        ("add", "add"),
-        ("sub", "sub"),
-        ("mul", "mul"),
-        ("truediv", "div"),
-        ("floordiv", "floor_divide"),
-        ("mod", "remainder"),
-        ("pow", "pow"),
-        ("and_", "bitwise_and"),
-        ("or_", "bitwise_or"),
-        ("xor", "bitwise_xor"),
-        ("lshift", "bitwise_left_shift"),
-        ("rshift", "bitwise_right_shift"),
-        ("matmul", "matmul"),
-        ("getitem", "__getitem__"),
-        ("invert", "bitwise_not"),
-        *((name, name) for name in ("abs", "neg", "eq", "ne", "lt", "le", "gt", "ge")),
-    )
-}
-_NAMES: Mapping[Callable[..., Any], str] = {**FUNCTION_NAMES, **_OPERATORS}
-#: Functions behind ``+=`` and its like.
-_IN_PLACE: Mapping[Callable[..., Any], str] = {
-    function: name
-    for in_place, name in (
-        *((f"{name}_", name) for name in ("add", "sub", "mul", "div")),
-        *((f"{name}_", name) for name in ("floor_divide", "remainder")),
-        ("__iand__", "bitwise_and"),
-        ("__ior__", "bitwise_or"),
-        ("__ixor__", "bitwise_xor"),
-        ("__ilshift__", "bitwise_left_shift"),
-        ("__irshift__", "bitwise_right_shift"),
-    )
-    if (function := getattr(torch.Tensor, in_place, None)) is not None
-} | {
-    getattr(operator, f"i{function.__name__.strip('_')}"): name
-    for function, name in _OPERATORS.items()
-    if hasattr(operator, f"i{function.__name__.strip('_')}")
-}
-#: Functions that kernels cannot do even on captured tensors alone.
-_REFUSED: Mapping[Callable[..., Any], str] = {
-    function: name
-    for name in sorted(RANDOM)
-    for owner in (torch, torch.Tensor, torch.nn.functional)
-    if callable(function := getattr(owner, name, None))
-}
-#: Functions that change elements of their first argument, by name; those that only copy.
-_WRITING: Mapping[Callable[..., Any], str] = {
-    function: name
-    for owner in (torch.Tensor, torch, operator)
-    for name in dir(owner)
-    if writes(name if owner is not operator else f"__{name}__")
-    if callable(function := getattr(owner, name, None))
-}
-_COPYING = frozenset(
-    function
-    for name in COPYING
-    for owner in (torch.Tensor, torch)
-    if callable(function := getattr(owner, name, None))
-)
-
-
-#: What asks for the value of a stand-in.
-_CONCRETE = frozenset(
-    function
-    for name in (
-        *("__int__", "__float__", "__complex__", "__index__", "__bool__", "__array__"),
-        *("item", "tolist", "numpy", "__len__"),
-    )
-    if callable(function := getattr(torch.Tensor, name, None))
-)
 
 
 class GraphSlots(SlotTable):
@@ -325,14 +250,14 @@ class _StandInMode(TorchFunctionMode):
         # Of functions written in Python dynamo knows the name, of others the identity.
         is_python = isinstance(func, FunctionType)
         if not tracer.met_stand_in:
-            if not is_python and func in _REFUSED:
-                raise refuse(f"torch.{_REFUSED[func]}", NOT_RANDOM)
+            if not is_python and func in REFUSED:
+                raise refuse(f"torch.{REFUSED[func]}", NOT_RANDOM)
             return self._on_captured(func, args, kwargs)
-        if not is_python and func in _CONCRETE:
+        if not is_python and func in CONCRETE:
             values[0]._concrete("a Python number", _NO_NUMBER)  # raises
-        name = func.__name__ if is_python else _NAMES.get(func)
-        if name == "pow_" or (name is None and func in _IN_PLACE):
-            name = "pow" if name == "pow_" else _IN_PLACE[func]
+        name = func.__name__ if is_python else NAMES.get(func)
+        if name == "pow_" or (name is None and func in IN_PLACE):
+            name = "pow" if name == "pow_" else IN_PLACE[func]
             tracer.spent.append(args[0])
         if name is None:
             raise refuse(*(_unknown(func) if not is_python else (func.__name__, _HIDDEN)))
@@ -344,12 +269,12 @@ class _StandInMode(TorchFunctionMode):
         """The result of a function of captured tensors, which stay as they are."""
         own = self.tracer.own
         is_python = isinstance(func, FunctionType)
-        if "out" in kwargs or (not is_python and func in _WRITING):
+        if "out" in kwargs or (not is_python and func in WRITING):
             target = kwargs["out"] if "out" in kwargs else args[0]
             if isinstance(target, torch.Tensor) and target not in own:
-                raise in_place(func.__name__ if is_python else _WRITING.get(func, "out"))
+                raise in_place(func.__name__ if is_python else WRITING.get(func, "out"))
         result = func(*args, **kwargs)
-        is_new = not is_python and func in _COPYING
+        is_new = not is_python and func in COPYING_FUNCTIONS
         if not is_new:
             is_new = not any(isinstance(arg, torch.Tensor) for arg in args)
         if is_new and isinstance(result, torch.Tensor):
@@ -362,56 +287,3 @@ def _symbol(context: Context, expr: Expr, kind: DType) -> Symbol:
     if not isinstance(expr, (Const, Ref)):
         expr = Ref(context.named(expr), kind, Level.ELEMENT)
     return Symbol(context, expr, kind)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # PyTorch's
-def shown_lines(text: str) -> str:
-    """The expression of ``read_lines`` for a message; dynamo calls this instead of tracing it."""
-    return format_expr(read_lines(text), max_length=100)
-
-
-def read_lines(text: str) -> Expr:
-    """The expression that ``GraphTracer.text`` wrote."""
-    *lines, last = text.split("\n")
-    nodes: dict[str, Expr] = {}
-    for number, line in enumerate(lines):
-        nodes[f"x{number}"] = _read(line.split(" "), nodes)
-    return nodes[last]
-
-
-def _read(fields: list[str], nodes: Mapping[str, Expr]) -> Expr:
-    def operands(first: int) -> tuple[Expr, ...]:
-        return tuple(nodes[name] for name in fields[first:])
-
-    match fields[0]:
-        case "Binary":
-            return Binary(BinaryOp[fields[1]], *operands(2))
-        case "Compare":
-            return Compare(CompareOp[fields[1]], *operands(2))
-        case "Index":
-            return Index(IndexName[fields[1]])
-        case "Const":
-            return _constant(DType[fields[1]], fields[2])
-        case "Gather":
-            return Gather(int(fields[2]), operands(3), DType[fields[1]])
-        case "Unary":
-            return Unary(UnaryOp[fields[1]], *operands(2))
-        case "Select":
-            return Select(*operands(1))
-        case "Cast":
-            return Cast(nodes[fields[2]], DType[fields[1]])
-        case "Score":
-            return Score(DType[fields[1]])
-        case "Param":
-            return Param(int(fields[2]), DType[fields[1]])
-        case "RowIndex":
-            return RowIndex(int(fields[1]))
-        case "Reduce":
-            return Reduce(ReduceOp[fields[1]], int(fields[2]), int(fields[3]), *operands(4))
-    raise AssertionError(fields)
-
-
-def _constant(dtype: DType, text: str) -> Const:
-    if dtype is DType.BOOL:
-        return Const(text == "True", dtype)
-    return Const(float(text) if dtype.is_float else int(text), dtype)
